@@ -1,0 +1,1 @@
+"""Huge images as small files of 2-D Gaussians."""

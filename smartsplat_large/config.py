@@ -1,0 +1,216 @@
+"""Settings as frozen values: one dataclass a stage, :class:`FitConfig` around them, the presets, TOML in and out.
+
+A setting's meaning, unit and default stand here and nowhere else; the command line and the Python API refer to them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from smartsplat_large.errors import UsageError
+
+PresetName = Literal["paper", "balanced", "fast"]
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise UsageError(f"{name} = {value} is out of range", hint=f"it takes {allowed}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingConfig:
+    """Initialisation, SmartSplat eqs. 9-21 and 23-39. The defaults are the paper's."""
+
+    means: Literal["features", "random"] = "features"
+    """Where points go: by features and exclusion, or uniformly at random (Table 3, full random)."""
+    scales: Literal["features", "random"] = "features"
+    """Scales from features and neighbours, or drawn at random (Table 3)."""
+    colors: Literal["median", "random"] = "median"
+    """Weighted medians (eqs. 18-20), or drawn at random (Table 3)."""
+    tile: int = 1024
+    """Side of a feature tile in pixels (eqs. 23-29)."""
+    gradient_weight: float = 0.9
+    """lambda of eq. 10: gradient against colour variance."""
+    variational_share: float = 0.7
+    """Share of the points drawn by features (eq. 21)."""
+    neighbors: int = 3
+    """K of eq. 17."""
+    overlap: float = 1.0
+    """Factor on all scales after eqs. 14 and 17; the paper's coverage (1.0) is thin."""
+
+    def __post_init__(self) -> None:
+        _require(64 <= self.tile <= 16384, "sampling.tile", self.tile, "64 to 16384")
+        _require(0 <= self.gradient_weight <= 1, "sampling.gradient_weight", self.gradient_weight, "0 to 1")
+        _require(0 <= self.variational_share <= 1, "sampling.variational_share", self.variational_share, "0 to 1")
+        _require(1 <= self.neighbors <= 16, "sampling.neighbors", self.neighbors, "1 to 16")
+        _require(0.1 <= self.overlap <= 10, "sampling.overlap", self.overlap, "0.1 to 10")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossConfig:
+    """``l1 |r| + l2 r^2 + ssim (1 - SSIM)``, each a mean over pixels and channels; eq. 22 has l1 = 0.9, ssim = 0.1."""
+
+    l1: float = 0.9
+    l2: float = 0.0
+    ssim: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("l1", "l2", "ssim"):
+            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
+        _require(self.l1 + self.l2 + self.ssim > 0, "loss", self, "at least one weight above 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig:
+    """Adam, one learning rate per attribute.
+
+    ``paper``: means move in [-1, 1]-normalised coordinates, scales are ``|raw|`` in pixels, rotation is
+    ``2 pi sigmoid(raw)``. ``relative``: means move in units of the mean spacing of the Gaussians, scales are
+    ``exp(raw)``, rotation is ``raw`` in radians; the same rates then suit every picture size and ratio.
+    """
+
+    parametrisation: Literal["paper", "relative"] = "paper"
+    lr_xy: float = 1e-4
+    lr_scale: float = 5e-2
+    lr_rotation: float = 1e-3
+    lr_color: float = 5e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-15
+    decay_share: float = 0.0
+    """Share of the steps, at the end, over which all rates fall linearly; 0 keeps them constant."""
+    decay_floor: float = 0.02
+    """What the rates fall to, as a share of their start."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr_xy", "lr_scale", "lr_rotation", "lr_color"):
+            _require(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "0 or more")
+        for name in ("beta1", "beta2"):
+            _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "0 to below 1")
+        _require(0 <= self.decay_share <= 1, "optimizer.decay_share", self.decay_share, "0 to 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitConfig:
+    """Everything that decides the bytes of the file, beside the image itself."""
+
+    preset: str = "balanced"
+    ratio: float | None = 50.0
+    """Raw bytes / file bytes. A promise, except under ``paper``, where it only sets N by eq. 5."""
+    gaussians: int | None = None
+    """Exact number of Gaussians, instead of a ratio."""
+    steps: int = 1000
+    seed: int = 0
+    coarse_share: float = 0.0
+    """Share of the steps taken on reduced levels, coarsest first."""
+    relocate_share: float = 0.0
+    """Share of the Gaussians moved by matching pursuit at each relocation; 0 for none."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        if (self.ratio is None) == (self.gaussians is None):
+            raise UsageError("give either a ratio or a number of Gaussians", hint="--ratio 50, or --gaussians 10000")
+        if self.ratio is not None:
+            _require(self.ratio > 0, "ratio", self.ratio, "above 0")
+        if self.gaussians is not None:
+            _require(self.gaussians >= 1, "gaussians", self.gaussians, "at least 1")
+        _require(self.steps >= 0, "steps", self.steps, "0 or more")
+        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        _require(0 <= self.coarse_share <= 1, "coarse_share", self.coarse_share, "0 to 1")
+        _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")
+
+    def replace(self, **changes: Any) -> FitConfig:
+        """A copy with some fields changed, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, as TOML and JSON take them; unset fields are left out."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
+
+
+_RELATIVE = OptimizerConfig(
+    parametrisation="relative", lr_xy=0.2, lr_scale=0.06, lr_rotation=0.08, lr_color=0.01, beta1=0.8, beta2=0.98,
+    decay_share=0.3,
+)
+_DENSE = SamplingConfig(overlap=1.8)
+_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.0)
+
+PRESETS: Mapping[str, FitConfig] = {
+    "paper": FitConfig(preset="paper", steps=50_000),
+    "balanced": FitConfig(
+        preset="balanced", steps=400, coarse_share=0.4, relocate_share=0.04,
+        sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
+    ),
+    "fast": FitConfig(
+        preset="fast", steps=100, coarse_share=0.5, sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
+    ),
+}  # fmt: skip
+
+
+def preset(name: str) -> FitConfig:
+    """The preset called ``name``.
+
+    Raises
+    ------
+    UsageError
+        There is none of that name.
+    """
+    try:
+        return PRESETS[name]
+    except KeyError:
+        raise UsageError(f"no preset is called {name!r}", hint=f"one of {', '.join(PRESETS)}") from None
+
+
+def read_toml(path: Path, base: FitConfig) -> FitConfig:
+    """``base`` with what the TOML file says: top-level keys, and tables [sampling], [loss], [optimizer].
+
+    Raises
+    ------
+    UsageError
+        The file is missing or not TOML, or it names an unknown key or a value of the wrong type or range.
+    """
+    try:
+        given = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}: {error}", hint="--config takes a TOML file; see docs/configuration.md") from error
+    if "ratio" in given or "gaussians" in given:
+        given = {"ratio": None, "gaussians": None} | given
+    return _merge(base, given, where=str(path))
+
+
+def _merge(base: Any, given: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(type(base))
+    changes: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in hints:
+            raise UsageError(f"{where}: no setting is called {key!r}", hint=f"one of {', '.join(hints)}")
+        old = getattr(base, key)
+        if dataclasses.is_dataclass(old):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{where}: {key} must be a table", hint=f"[{key}] on a line of its own")
+            changes[key] = _merge(old, value, f"{where} [{key}]")
+        else:
+            changes[key] = _checked(value, hints[key], f"{where}: {key}")
+    return dataclasses.replace(base, **changes)
+
+
+def _checked(value: Any, hint: Any, where: str) -> Any:
+    choices = get_args(hint) or (hint,)
+    if isinstance(choices[0], str):
+        if value not in choices:
+            raise UsageError(f"{where} = {value!r}", hint=f"one of {', '.join(choices)}")
+        return value
+    if value is None and type(None) in choices:
+        return value
+    if float in choices and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not any(isinstance(value, c) for c in choices) or (isinstance(value, bool) and bool not in choices):
+        raise UsageError(f"{where} = {value!r} is of the wrong type", hint=f"it takes {hint}")
+    return value

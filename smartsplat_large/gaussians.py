@@ -1,0 +1,98 @@
+"""A batch of 2-D Gaussians as columns, and the algebra between its parametrisations.
+
+``C(p) = sum_i c_i G_i(p)`` (SmartSplat eq. 4) with ``G_i`` of covariance ``R S S^T R^T`` (eqs. 3, 6, 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from smartsplat_large.array_types import Color, Index, Rotation, Scale, Xy
+
+CUTOFF = 5.541263545158426
+"""ln 255. Where the exponent ``d^T Sigma^-1 d / 2`` reaches this, a Gaussian has ended.
+
+The kernel is ``(exp(-e) - 1/255) / (1 - 1/255)`` for ``e < ln 255`` and 0 beyond: the paper drops terms below 1/255, which
+leaves a rim one grey level high around large Gaussians; subtracting it makes the kernel continuous and its gradient exact.
+It is part of the file format: see docs/decisions/0002-kernel.md.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussians:
+    """N Gaussians of C channels. Columns are never resized in place; new batches are made instead."""
+
+    xy: Xy
+    scale: Scale
+    rotation: Rotation
+    color: Color
+
+    def __post_init__(self) -> None:
+        n = len(self.xy)
+        if self.xy.shape != (n, 2) or self.scale.shape != (n, 2) or self.rotation.shape != (n,) or len(self.color) != n:
+            raise ValueError(
+                f"columns disagree: xy {self.xy.shape}, scale {self.scale.shape}, "
+                f"rotation {self.rotation.shape}, color {self.color.shape}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    @property
+    def channels(self) -> int:
+        return self.color.shape[1]
+
+    def take(self, index: Index) -> Gaussians:
+        """The Gaussians at ``index`` (integers or a mask), copied."""
+        return Gaussians(self.xy[index], self.scale[index], self.rotation[index], self.color[index])
+
+    @staticmethod
+    def empty(channels: int) -> Gaussians:
+        """A batch of none."""
+        f32 = np.float32
+        return Gaussians(np.zeros((0, 2)), np.zeros((0, 2), f32), np.zeros(0, f32), np.zeros((0, channels), f32))
+
+    @staticmethod
+    def concatenate(parts: list[Gaussians]) -> Gaussians:
+        """All parts in order; ``parts`` must not be empty."""
+        return Gaussians(
+            np.concatenate([p.xy for p in parts]),
+            np.concatenate([p.scale for p in parts]),
+            np.concatenate([p.rotation for p in parts]),
+            np.concatenate([p.color for p in parts]),
+        )
+
+
+def scale_rotation_to_covariance(scale: Scale, rotation: Rotation) -> Float64[np.ndarray, "n 3"]:
+    """``(xx, xy, yy)`` of ``R S S^T R^T``, SmartSplat eqs. 3, 6, 7, in float64."""
+    c, s = np.cos(rotation, dtype=np.float64), np.sin(rotation, dtype=np.float64)
+    vx, vy = np.square(scale[:, 0], dtype=np.float64), np.square(scale[:, 1], dtype=np.float64)
+    return np.stack([c * c * vx + s * s * vy, c * s * (vx - vy), s * s * vx + c * c * vy], axis=1)
+
+
+def covariance_to_scale_rotation(covariance: Float64[np.ndarray, "n 3"]) -> tuple[Scale, Rotation]:
+    """Inverse of :func:`scale_rotation_to_covariance`, with the longer axis first and rotation in (-pi/2, pi/2]."""
+    xx, xy, yy = covariance.T
+    mean, half = (xx + yy) / 2, (xx - yy) / 2
+    spread = np.hypot(half, xy)
+    rotation = np.arctan2(xy, half) / 2
+    # The smaller eigenvalue from the determinant: mean - spread would cancel for needles.
+    large = mean + spread
+    small = (xx * yy - xy * xy) / large
+    scale = np.sqrt(np.stack([large, np.maximum(small, 0)], axis=1))
+    return scale.astype(np.float32), rotation.astype(np.float32)
+
+
+def covariance_to_conic(covariance: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
+    """Upper triangle ``(A, B, C)`` of the inverse covariance."""
+    xx, xy, yy = covariance.T
+    return np.stack([yy, -xy, xx], axis=1) / (xx * yy - xy * xy)[:, None]
+
+
+def half_extent(scale: Scale, rotation: Rotation) -> Float64[np.ndarray, "n 2"]:
+    """Half width and half height, in pixels, of the box in which each Gaussian is not zero (tighter than eq. 8)."""
+    covariance = scale_rotation_to_covariance(scale, rotation)
+    return np.sqrt(2 * CUTOFF * covariance[:, [0, 2]])
