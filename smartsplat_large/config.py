@@ -110,6 +110,8 @@ class FitConfig:
     """Share of the steps taken on reduced levels, coarsest first."""
     relocate_share: float = 0.0
     """Share of the Gaussians moved by matching pursuit at each relocation; 0 for none."""
+    solve_iterations: int = 0
+    """Conjugate-gradient iterations on the colours before the first step; 0 keeps the sampled colours."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -121,6 +123,7 @@ class FitConfig:
             _require(self.ratio > 0, "ratio", self.ratio, "above 0")
         if self.gaussians is not None:
             _require(self.gaussians >= 1, "gaussians", self.gaussians, "at least 1")
+        _require(self.solve_iterations >= 0, "solve_iterations", self.solve_iterations, "0 or more")
         _require(self.steps >= 0, "steps", self.steps, "0 or more")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(0 <= self.coarse_share <= 1, "coarse_share", self.coarse_share, "0 to 1")
@@ -145,11 +148,11 @@ _SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.0)
 PRESETS: Mapping[str, FitConfig] = {
     "paper": FitConfig(preset="paper", steps=50_000),
     "balanced": FitConfig(
-        preset="balanced", steps=400, coarse_share=0.4, relocate_share=0.04,
+        preset="balanced", steps=400, coarse_share=0.4, relocate_share=0.04, solve_iterations=8,
         sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
     ),
     "fast": FitConfig(
-        preset="fast", steps=100, coarse_share=0.5, sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
+        preset="fast", steps=100, coarse_share=0.5, solve_iterations=8, sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
     ),
 }  # fmt: skip
 

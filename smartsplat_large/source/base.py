@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
 from smartsplat_large.array_types import Pixels
+from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+
+_PROBE = 1024
+_CHEAP_FACTOR = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,3 +77,91 @@ class ImageSource(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+@runtime_checkable
+class BandedSource(Protocol):
+    """A source that is read best from top to bottom."""
+
+    def bands(self, height: int) -> Iterator[tuple[Window, Pixels]]:
+        """The whole of level 0, once, as full-width strips of ``height`` rows (the last may be shorter)."""
+        ...
+
+
+def bands(source: ImageSource, height: int) -> Iterator[tuple[Window, Pixels]]:
+    """Level 0 of any source as full-width strips from the top, by its own way of streaming where it has one."""
+    if isinstance(source, BandedSource):
+        yield from source.bands(height)
+        return
+    for window in band_windows(source.meta.size, height):
+        yield window, source.read(window)
+
+
+def band_windows(size: Size, height: int) -> Iterator[Window]:
+    """Full-width strips of ``height`` rows that partition the image, from the top."""
+    return (Window(0, y, size.width, min(height, size.height - y)) for y in range(0, size.height, height))
+
+
+def require_window(meta: ImageMeta, window: Window, level: int) -> None:
+    """Do nothing for a window that can be read.
+
+    Raises
+    ------
+    ValueError
+        It is empty or not inside the level, or there is no such level.
+    """
+    if not 0 <= level < len(meta.levels):
+        raise ValueError(f"{meta.name}: level {level} of {len(meta.levels)}")
+    size = meta.levels[level]
+    if window.is_empty or not size.window.contains(window):
+        raise ValueError(f"{meta.name}: window {window} is empty or not inside {size} of level {level}")
+
+
+def require_supported(name: str, dtype: Any, channels: int) -> np.dtype[np.generic]:
+    """``dtype`` in native byte order, if pixels of it and so many channels are supported.
+
+    Raises
+    ------
+    SourceError
+        They are not.
+    """
+    kind: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+    if kind not in (np.dtype(np.uint8), np.dtype(np.uint16)):
+        raise SourceError(
+            f"{name}: pixels of type {kind} are not supported", hint="convert it to uint8 or uint16 first"
+        )
+    if not 1 <= channels <= 4:
+        raise SourceError(f"{name}: {channels} channels; 1 to 4 are supported", hint="save the channels you need")
+    return kind
+
+
+def stored_levels(sizes: list[Size]) -> tuple[Size, ...]:
+    """The leading sizes that shrink by exactly two each time, as ``Size.at_level`` has it; at least the first.
+
+    Pyramids that shrink by four, or that round down, have levels that no level number of ours names.
+    """
+    halved = itertools.takewhile(lambda level: sizes[level] == sizes[0].at_level(level), range(len(sizes)))
+    return tuple(sizes[level] for level in halved)
+
+
+def windows_are_cheap(size: Size, tile: tuple[int, int]) -> bool:
+    """Whether reading 1024 x 1024 pixels decodes at most four times as many, in stored chunks of ``tile``."""
+    wanted, touched = 1, 1
+    for side, step in ((size.height, tile[0]), (size.width, tile[1])):
+        probe = min(_PROBE, side)
+        wanted *= probe
+        touched *= min(side, -(-probe // step) * step)
+    return touched <= _CHEAP_FACTOR * wanted
+
+
+class Closing:
+    """``with`` support for a source that has nothing to close."""
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,420 @@
+"""What other programs import: :func:`fit`, :func:`decode`, :func:`evaluate`, :func:`info`, :func:`ingest`, :func:`open`.
+
+Each mirrors one command of ``smartsplat-large``. Errors are those of :mod:`smartsplat_large.errors`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smartsplat_large import memory as memory_module
+from smartsplat_large.array_types import Pixels
+from smartsplat_large.codec import Encoded, SplatFile, encode, encode_to_budget, write_atomic
+from smartsplat_large.atomic_output import check_destination
+from smartsplat_large.config import FitConfig
+from smartsplat_large.errors import UsageError
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Window
+from smartsplat_large.memory import GiB
+from smartsplat_large.metrics import Score
+from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.sampling import budget, sample
+from smartsplat_large.sampling.footprint import footprint
+from smartsplat_large.sink import band_height, check_output, write_image
+from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
+from smartsplat_large.source import ingest as ingest_source
+from smartsplat_large.streaming.evaluate import score_file
+from smartsplat_large.streaming.fit import Best, fit_gaussians
+from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.view import View, from_full_size
+from smartsplat_large.streaming.workers import Workers, default_count, open_workers
+
+VERSION = "0.1.0"
+
+SMALLEST_RATIO = 2.0
+BYTES_PER_GAUSSIAN = {1: 4.6, 2: 5.3, 3: 6.0, 4: 6.7}
+"""What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
+steps are then chosen so that the file fills its budget, so an estimate is enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How good a file is, and what it costs. Ratios are raw bytes / bytes of the file on disk."""
+
+    psnr: float | None
+    """dB; None where the pictures are identical."""
+    ssim: float | None
+    """None where a side is below 11 pixels."""
+    ms_ssim: float | None
+    """None where a side is 160 pixels or less."""
+    bytes: int
+    raw_bytes: int
+    ratio: float
+    bpp: float
+    """Bits per pixel."""
+    gaussians: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitReport(Evaluation):
+    """The file that a fit wrote, measured by decoding it again."""
+
+    output: str
+    seconds: float
+    peak_rss_bytes: int
+    """Largest resident memory of this process plus that of its children."""
+    steps: int
+    preset: str
+    seed: int
+
+
+def fit(
+    image: str | Path,
+    output: str | Path | None = None,
+    *,
+    config: FitConfig,
+    memory_bytes: int = 4 * GiB,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    dashboard: bool = False,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> FitReport:
+    """Fit Gaussians to an image of any size and write them to a ``.ssplat`` file.
+
+    Parameters
+    ----------
+    output
+        By default beside the image, with the ending ``.ssplat``.
+    memory_bytes
+        Limit on the resident memory of this process; the plan is refused if it cannot keep to it.
+    workers
+        Threads; by default all cores. Does not change the result.
+    scheduler
+        Address of a dask cluster to run on, instead of threads.
+
+    Raises
+    ------
+    UsageError, SourceError, MemoryLimitError, DiskFullError, OutputExistsError
+    """
+    began = time.perf_counter()
+    progress = progress or Silent()
+    target = Path(output) if output is not None else Path(image).with_suffix(".ssplat")
+    check_destination(target, overwrite=overwrite)
+    with open_source(image) as source:
+        meta = source.meta
+        count, limit = gaussian_budget(meta, config)
+        threads = workers or default_count()
+        plan = plan_fit(
+            meta.size, meta.channels, meta.dtype.itemsize, count, config, memory_bytes=memory_bytes, workers=threads
+        )
+        memory_module.require(
+            footprint(meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, threads),
+            memory_bytes, f"sampling {count} Gaussians", hint="fewer --workers, a higher --ratio or more --memory",
+        )  # fmt: skip
+        spare = (memory_bytes - plan.footprint.total) // 2
+        with (
+            open_workers(workers, scheduler=scheduler, dashboard=dashboard, progress=progress) as pool,
+            tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
+            working_copy(source, spare, Path(folder), levels=plan.coarsest + 1, progress=progress, workers=threads) as copy,
+        ):
+            initial = sample(
+                copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
+                workers=threads, progress=progress,
+            )  # fmt: skip
+            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress)
+            progress.start("encode", 1, "file")
+            encoded = _encode(best, meta, config, limit, progress)
+            write_atomic(target, encoded.parts, overwrite=overwrite)
+            progress.advance()
+            with SplatFile(target) as file:
+                score = score_file(copy, View(file, CpuRenderer()), pool, progress, stage="verify")
+                measured = _evaluation(score, file, meta)
+    return FitReport(
+        **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
+        peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
+    )  # fmt: skip
+
+
+def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None]:
+    """How many Gaussians to fit, and how many bytes the file may have (None: as many as it takes).
+
+    Raises
+    ------
+    UsageError
+        The ratio leaves not one Gaussian, or is too small to be of use.
+    """
+    if config.gaussians is not None:
+        return config.gaussians, None
+    assert config.ratio is not None
+    if config.ratio < SMALLEST_RATIO:
+        raise UsageError(
+            f"{meta.name}: ratio {config.ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
+            hint="for less compression than that, a lossless format is the better choice",
+        )
+    limit = math.floor(meta.raw_bytes / config.ratio)
+    if config.preset == "paper":
+        return budget(meta.size, config.ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
+    count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
+    if limit < SMALLEST_FILE:
+        raise UsageError(
+            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
+            hint=f"--ratio {max(SMALLEST_RATIO, math.floor(meta.raw_bytes / (2 * SMALLEST_FILE))):g} or lower",
+        )
+    return max(count, 1), limit
+
+
+SMALLEST_FILE = 48
+"""Bytes of a file of one Gaussian."""
+
+FREE_FINENESS = 2.0
+"""Fineness where no budget binds: quantisation noise far below what a fit leaves."""
+
+
+def _encode(best: Best, meta: ImageMeta, config: FitConfig, limit: int | None, progress: Progress) -> Encoded:
+    assert best.gaussians is not None
+    about: dict[str, Any] = dict(
+        size=meta.size, bits=8 * meta.dtype.itemsize, metadata=_provenance(meta, config),
+        icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm,
+    )  # fmt: skip
+    if limit is None:
+        return encode(best.gaussians, fineness=FREE_FINENESS, **about)
+    encoded = encode_to_budget(best.gaussians, budget_bytes=limit, **about)
+    lost = len(best.gaussians) - len(encoded.kept)
+    if lost > len(best.gaussians) // 50:
+        progress.note(f"{lost} of {len(best.gaussians)} Gaussians were left out to keep to {limit} bytes")
+    if encoded.dropped_extras and meta.icc_profile:
+        progress.note(f"the colour profile ({len(meta.icc_profile)} bytes) was left out to keep to {limit} bytes")
+    return encoded
+
+
+def _provenance(meta: ImageMeta, config: FitConfig) -> dict[str, Any]:
+    return {"program": f"smartsplat-large {VERSION}", "source": Path(meta.name).name, "config": config.to_dict()}
+
+
+def decode(
+    file: str | Path,
+    output: str | Path,
+    *,
+    region: Window | None = None,
+    level: int | None = None,
+    scale: float | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    skip_damage: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Restore a picture, or a window of it, to the format that the ending of ``output`` names; streaming.
+
+    Parameters
+    ----------
+    region
+        In level-0 pixels, inside the picture; by default all of it.
+    level, scale
+        Shrink by ``2**level``, or resize by ``scale``; at most one of them.
+    skip_damage
+        Leave damaged blocks out, and name them in the result, instead of raising.
+
+    Returns
+    -------
+    dict
+        ``output``, ``width``, ``height``, and ``damage``: one line for every part that was broken.
+    """
+    progress = progress or Silent()
+    with SplatFile(file) as opened:
+        view = View(opened, CpuRenderer(), pitch_of(level, scale), skip_damage)
+        window = _output_window(view, region, str(file))
+        size = dataclasses.replace(view.size, width=window.width, height=window.height)
+        header = opened.header
+        check_output(output, size, header.channels, view.dtype, overwrite)
+        progress.start("decode", size.megapixels, "MP")
+        density = header.pixels_per_cm and tuple(d / view.pitch for d in header.pixels_per_cm)
+        with open_workers(workers, progress=progress) as pool:
+            bands = view.bands(window, band_height(output), pool)
+            write_image(
+                output, size, header.channels, view.dtype, _counted(bands, progress),
+                icc_profile=header.icc_profile, pixels_per_cm=density, overwrite=overwrite,
+            )  # fmt: skip
+        return dict(
+            output=str(output), width=size.width, height=size.height, damage=[str(d) for d in opened.damage]
+        )
+
+
+def _counted(bands: Any, progress: Progress) -> Any:
+    for band in bands:
+        yield band
+        progress.advance(band.shape[0] * band.shape[1] / 1e6)
+
+
+def pitch_of(level: int | None, scale: float | None) -> float:
+    """Level-0 pixels per output pixel.
+
+    Raises
+    ------
+    UsageError
+        Both are given, or one of them is out of range.
+    """
+    if level is not None and scale is not None:
+        raise UsageError("give a level or a scale, not both", hint="--level 2 is --scale 0.25")
+    if level is not None:
+        if not 0 <= level <= 30:
+            raise UsageError(f"level {level} is out of range", hint="it takes 0 (full size) to 30")
+        return 2.0**level
+    if scale is not None:
+        if not 1e-6 <= scale <= 1e4:
+            raise UsageError(f"scale {scale:g} is out of range", hint="it takes 0.000001 to 10000")
+        return 1 / scale
+    return 1.0
+
+
+def _output_window(view: View, region: Window | None, name: str) -> Window:
+    full = view.file.header.size
+    if region is None:
+        return view.size.window
+    if region.is_empty or not full.window.contains(region):
+        raise UsageError(
+            f"{name}: region {region} is not inside the picture", hint=f"X,Y,W,H within 0,0,{full.width},{full.height}"
+        )
+    return from_full_size(region, view.pitch, view.size)
+
+
+def evaluate(
+    file: str | Path, image: str | Path, *, workers: int | None = None, progress: Progress | None = None
+) -> Evaluation:
+    """Compare a file with the image it was made from, streaming; both are read by windows.
+
+    Raises
+    ------
+    UsageError
+        They differ in size, channels or depth.
+    """
+    progress = progress or Silent()
+    with SplatFile(file) as opened, open_source(image) as source, tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
+        view = View(opened, CpuRenderer())
+        _require_alike(view, source)
+        with (
+            open_workers(workers, progress=progress) as pool,
+            working_copy(source, GiB // 2, Path(folder), levels=1, progress=progress, workers=workers) as copy,
+        ):
+            return _evaluation(score_file(copy, view, pool, progress), opened, source.meta)
+
+
+def _require_alike(view: View, source: ImageSource) -> None:
+    header, meta = view.file.header, source.meta
+    ours = (header.size, header.channels, view.dtype)
+    if ours != (meta.size, meta.channels, meta.dtype):
+        raise UsageError(
+            f"{view.file.path} is {header.size} x {header.channels} {view.dtype}, "
+            f"{meta.name} is {meta.size} x {meta.channels} {meta.dtype}",
+            hint="evaluate a file against the image it was made from",
+        )
+
+
+def _evaluation(score: Score, file: SplatFile, meta: ImageMeta) -> Evaluation:
+    psnr = score.psnr()
+    return Evaluation(
+        psnr=psnr if math.isfinite(psnr) else None, ssim=score.ssim(), ms_ssim=score.ms_ssim(),
+        bytes=file.size_bytes, raw_bytes=meta.raw_bytes, ratio=meta.raw_bytes / file.size_bytes,
+        bpp=8 * file.size_bytes / meta.size.pixels, gaussians=file.header.count,
+        width=meta.size.width, height=meta.size.height,
+    )  # fmt: skip
+
+
+def info(file: str | Path) -> dict[str, Any]:
+    """What a file says of itself, where its bytes go, and whether they are whole.
+
+    Returns
+    -------
+    dict
+        Plain values: width, height, channels, bits, gaussians, bytes, raw_bytes, ratio, bpp, block, blocks, fineness,
+        ledger (bytes by purpose; None for a damaged file), provenance, icc_profile_bytes, pixels_per_cm, damage.
+    """
+    with SplatFile(file) as opened:
+        header = opened.header
+        raw = header.size.pixels * header.channels * header.bits // 8
+        damage = [str(d) for d in opened.verify()]
+        return dict(
+            file=str(file), width=header.size.width, height=header.size.height, channels=header.channels,
+            bits=header.bits, gaussians=header.count, bytes=opened.size_bytes, raw_bytes=raw,
+            ratio=raw / opened.size_bytes, bpp=8 * opened.size_bytes / header.size.pixels,
+            block=header.block, blocks=len(opened.index), fineness=header.fineness,
+            ledger=None if damage else opened.ledger(), provenance=header.metadata,
+            icc_profile_bytes=len(header.icc_profile or b""), pixels_per_cm=header.pixels_per_cm, damage=damage,
+        )  # fmt: skip
+
+
+def ingest(
+    image: str | Path,
+    output: str | Path,
+    *,
+    overwrite: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> ImageMeta:
+    """Write a multiscale OME-Zarr working copy of an image, streaming; returns what is known of it."""
+    progress = progress or Silent()
+    with open_source(image) as source, open_workers(workers, progress=progress):
+        with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=workers) as copy:
+            return copy.meta
+
+
+class SplatImage:
+    """An open file, read like an array: ``picture.read(Window(x, y, w, h), level=2)``. Close it, or use ``with``."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.file = SplatFile(path)
+        self._renderer = CpuRenderer()
+
+    @property
+    def width(self) -> int:
+        return self.file.header.size.width
+
+    @property
+    def height(self) -> int:
+        return self.file.header.size.height
+
+    def gaussians(self, region: Window | None = None) -> Gaussians:
+        """All Gaussians that may show in a level-0 region (and some around it)."""
+        return self.file.gaussians(region)
+
+    def read(self, region: Window | None = None, *, level: int | None = None, scale: float | None = None) -> Pixels:
+        """The pixels of a level-0 region (by default all), ``(h, w, c)`` of uint8 or uint16, at any zoom."""
+        view = View(self.file, self._renderer, pitch_of(level, scale))
+        return view.read(_output_window(view, region, str(self.file.path)))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.read(), dtype)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> SplatImage:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open(file: str | Path) -> SplatImage:  # noqa: A001
+    """Open a ``.ssplat`` file for reading windows."""
+    return SplatImage(file)
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory so far of this process plus the largest of any child that ended, in bytes."""
+    import resource
+
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return (own + children) * 1024

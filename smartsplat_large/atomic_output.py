@@ -1,0 +1,112 @@
+"""Outputs that are there whole or not at all: written beside their place as ``NAME.part``, moved when finished."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from smartsplat_large.errors import DiskFullError, OutputExistsError, UsageError
+
+# EFBIG is a full disk too as far as the user is concerned: the file system, or a quota, takes no more.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def check_destination(path: Path, *, overwrite: bool, folder: bool = False) -> None:
+    """Do nothing if ``path`` may be written, as a folder (a zarr image) or as a file.
+
+    Raises
+    ------
+    OutputExistsError
+        It exists and ``overwrite`` is not set, or it is of the other kind, or a folder that is no zarr image.
+    UsageError
+        The folder it would lie in is missing or not writable.
+    """
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: the folder {path.parent} may not be written", hint="choose another folder")
+    if path.is_dir() and not (folder and is_zarr_folder(path)):
+        raise OutputExistsError(f"{path}: is a folder", hint="name a file inside it")
+    if folder and path.exists() and not path.is_dir():
+        raise OutputExistsError(f"{path}: is a file, and a zarr image is a folder", hint="choose another name")
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path}: exists already", hint="--overwrite replaces it")
+
+
+def is_zarr_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder that holds a zarr array or group of version 2 or 3."""
+    return any((path / marker).is_file() for marker in ("zarr.json", ".zgroup", ".zarray"))
+
+
+@contextmanager
+def part_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """The name to write to; on success it becomes ``path`` in one step, on any failure or interrupt it is removed.
+
+    Raises
+    ------
+    OutputExistsError, UsageError
+        As :func:`check_destination`, before anything is written.
+    DiskFullError
+        The disk ran full inside the ``with`` block.
+    """
+    check_destination(path, overwrite=overwrite)
+    part = _part(path)
+    try:
+        with disk_full_named(path):
+            yield part
+            part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def part_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """As :func:`part_file`, for a folder that holds a zarr image; an old one goes only when the new one is whole."""
+    check_destination(path, overwrite=overwrite, folder=True)
+    part = _part(path)
+    _remove(part)
+    try:
+        with disk_full_named(path):
+            part.mkdir()
+            yield part
+            old = part.with_name(f"{path.name}.old")
+            if path.exists():
+                _remove(old)
+                path.rename(old)
+            part.rename(path)
+            _remove(old)
+    finally:
+        _remove(part)
+
+
+@contextmanager
+def disk_full_named(path: Path) -> Iterator[None]:
+    """Turns the operating system's word for a full disk into one that names the output.
+
+    Raises
+    ------
+    DiskFullError
+        The disk, or a quota, ran full inside the ``with`` block.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL or isinstance(error, DiskFullError):
+            raise
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFullError(
+            f"{path}: the disk is full ({free / 1e6:.0f} MB left)", hint="make room, or write to another disk"
+        ) from error
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_dir():
+        shutil.rmtree(folder)

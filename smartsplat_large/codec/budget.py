@@ -1,0 +1,154 @@
+"""Search for the fineness that fills a number of bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from smartsplat_large.codec.layout import plan_layout
+from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, fineness_to_index
+from smartsplat_large.codec.writer import (
+    Encoded,
+    Extras,
+    importance_of,
+    mean_spacing,
+    pack,
+    require_encodable,
+    visible_index,
+)
+from smartsplat_large.errors import UsageError
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Size
+
+COARSEST, FINEST = 0.25, 256.0
+"""Fineness limits. Coarser than 1/4 (noise of 28 dB), fewer Gaussians are the better bargain."""
+EXTRAS_SHARE = 0.02
+"""Metadata, profile and resolution may take this much of a budget, or are left out."""
+ACCEPTED, AIM, LEAST = 0.985, 0.994, 0.97
+"""Shares of the budget: good enough to stop searching, aimed at, and promised unless the finest steps need less."""
+MAX_ATTEMPTS = 14
+SAMPLED_ABOVE = 200_000
+"""Beyond so many Gaussians, the search begins on a sample of blocks."""
+SAMPLE_BLOCKS = 16
+
+
+def encode_to_budget(
+    gaussians: Gaussians,
+    *,
+    size: Size,
+    bits: int,
+    budget_bytes: int,
+    importance: FloatColumn | None = None,
+    metadata: dict[str, Any] | None = None,
+    icc_profile: bytes | None = None,
+    pixels_per_cm: tuple[float, float] | None = None,
+) -> Encoded:
+    """Encode as finely as ``budget_bytes`` allow: at most that many bytes, and at least 97 % of them if need be.
+
+    Where even coarse steps are too large, the Gaussians of least ``importance`` (default: their energy) are left out.
+    Where the finest steps take less than 97 %, ``under_budget`` is set. Parameters as for :func:`encode`.
+
+    Raises
+    ------
+    UsageError
+        Not one Gaussian fits.
+    ValueError
+        As for :func:`encode`.
+    """
+    extras = Extras(metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm)
+    require_encodable(gaussians, bits)
+    dropped = extras.size_bytes > EXTRAS_SHARE * budget_bytes
+    index = visible_index(gaussians, size)
+    weight = importance_of(gaussians) if importance is None else np.asarray(importance, np.float64)
+    while True:
+        search = _Search(gaussians.take(index), size, bits, budget_bytes, Extras() if dropped else extras)
+        best = search.run()
+        if best is not None:
+            under = best.size_bytes < LEAST * budget_bytes
+            return replace(best, kept=index[best.kept], under_budget=under, dropped_extras=dropped)
+        if len(index) == 1:
+            raise UsageError(
+                f"a file of {budget_bytes} bytes holds not one Gaussian; the smallest takes {search.smallest_bytes}",
+                hint="a lower ratio",
+            )
+        index = _strongest(index, weight, budget_bytes, search.smallest_bytes)
+
+
+def _strongest(index: IntColumn, weight: FloatColumn, budget_bytes: int, size_bytes: int) -> IntColumn:
+    count = max(1, min(len(index) - 1, int(len(index) * AIM * budget_bytes / size_bytes)))
+    return np.sort(index[np.argsort(-weight[index], kind="stable")[:count]])
+
+
+class _Search:
+    """Finds the smallest amplitude step whose file fits. Sizes fall with the step, almost linearly in its logarithm."""
+
+    def __init__(self, gaussians: Gaussians, size: Size, bits: int, budget_bytes: int, extras: Extras) -> None:
+        self._gaussians, self._size, self._bits, self._extras = gaussians, size, bits, extras
+        self._budget = budget_bytes
+        spacing = mean_spacing(size, len(gaussians))
+        self._low, self._high = fineness_to_index(FINEST, spacing), fineness_to_index(COARSEST, spacing)
+        self._start = fineness_to_index(1.0, spacing)
+        self._best: Encoded | None = None
+        self._tried: dict[int, int] = {}
+        self.smallest_bytes = 0
+
+    def run(self) -> Encoded | None:
+        """The best file that fits, or None where the coarsest does not."""
+        at = self._start if len(self._gaussians) <= SAMPLED_ABOVE else self._guess_on_sample()
+        for _ in range(MAX_ATTEMPTS):
+            size_bytes = self._attempt(at)
+            if ACCEPTED * self._budget <= size_bytes <= self._budget:
+                break
+            following = self._next(at)
+            if following in self._tried:
+                break
+            at = following
+        if self._best is None and self._high not in self._tried:
+            self._attempt(self._high)
+        return self._best
+
+    def _attempt(self, at: int) -> int:
+        warm = self._best.models if self._best else None
+        encoded = pack(self._gaussians, self._size, self._bits, at, self._extras, start=warm)
+        self._tried[at] = encoded.size_bytes
+        self.smallest_bytes = min(self._tried.values())
+        fits = encoded.size_bytes <= self._budget
+        if fits and (self._best is None or encoded.size_bytes > self._best.size_bytes):
+            self._best = encoded
+        return encoded.size_bytes
+
+    def _next(self, at: int) -> int:
+        """Where the line through what is known crosses the aim, within what is still open."""
+        fitting = [i for i, found in self._tried.items() if found <= self._budget]
+        failing = [i for i, found in self._tried.items() if found > self._budget]
+        low = max(failing, default=self._low - 1) + 1
+        high = min(fitting, default=self._high + 1) - 1
+        if low > high:
+            return at
+        slope = -len(self._gaussians) * (self._gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
+        if fitting and failing:
+            left, right = max(failing), min(fitting)
+            if left < right and self._tried[right] < self._tried[left]:
+                slope = (self._tried[right] - self._tried[left]) / (right - left)
+        wanted = at + (AIM * self._budget - self._tried[at]) / slope
+        return min(max(round(wanted), low), high)
+
+    def _guess_on_sample(self) -> int:
+        """A step from some blocks of the image, whose size grows to that of the file in proportion."""
+        layout = plan_layout(self._size, len(self._gaussians))
+        number = layout.assign(self._gaussians.xy, np.zeros(len(self._gaussians)))
+        present = np.unique(number)
+        chosen = np.random.default_rng(0).choice(present, min(SAMPLE_BLOCKS, len(present)), replace=False)
+        sample = self._gaussians.take(np.flatnonzero(np.isin(number, chosen)))
+        factor = len(self._gaussians) / len(sample)
+        slope = -len(self._gaussians) * (self._gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
+        at = self._start
+        for _ in range(3):
+            encoded = pack(sample, self._size, self._bits, at, Extras(), layout=layout)
+            front = len(encoded.parts[0])
+            expected = front + (encoded.size_bytes - front) * factor + self._extras.size_bytes
+            at = min(max(math.ceil(at + (AIM * self._budget - expected) / slope), self._low), self._high)
+        return at

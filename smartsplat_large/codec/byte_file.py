@@ -1,0 +1,69 @@
+"""Bytes of a file at given offsets, and errors that name it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from smartsplat_large.errors import SplatFileError
+
+
+class ByteFile:
+    """A file open for reading. Reads at an offset and keeps no position, so that threads may share it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path``.
+
+        Raises
+        ------
+        SplatFileError
+            It is missing, a folder, or may not be read.
+        """
+        self.path = path
+        self._descriptor = -1
+        hint = "name an existing .ssplat file"
+        if path.is_dir():
+            raise self.error("is a folder", hint)
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise self.error(f"cannot be read: {error.strerror}", hint) from error
+        self.size_bytes = os.fstat(self._descriptor).st_size
+
+    def error(self, message: str, hint: str | None = None) -> SplatFileError:
+        """An error about this file."""
+        return SplatFileError(f"{self.path}: {message}", hint=hint)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; fewer only at the end of the file.
+
+        Raises
+        ------
+        SplatFileError
+            The disk says no.
+        ValueError
+            The file is closed.
+        """
+        if self._descriptor < 0:
+            raise ValueError(f"{self.path} is closed")
+        length = max(0, min(length, self.size_bytes - offset))
+        parts = []
+        while length > 0:
+            try:
+                part = os.pread(self._descriptor, length, offset)
+            except OSError as error:
+                raise self.error(f"cannot be read at byte {offset}: {error.strerror}") from error
+            if not part:
+                break
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+        return b"".join(parts)
+
+    def close(self) -> None:
+        """Give the file back. Harmless when repeated."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,131 @@
+"""Reads and checks what stands at the front of a file: header and index."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smartsplat_large.codec.byte_file import ByteFile
+from smartsplat_large.codec.container import (
+    MAGIC,
+    PREFIX_BYTES,
+    VERSION,
+    FormatError,
+    Head,
+    check,
+    check_bytes,
+    head_from_bytes,
+    index_from_bytes,
+    prefix_length,
+    sealed_bytes,
+)
+from smartsplat_large.codec.layout import WIDE
+from smartsplat_large.lattice import Window
+
+FIRST_READ_BYTES = 1024
+COUNT_SLACK, COUNT_PER_BYTE = 1 << 20, 64
+"""A file may announce this many Gaussians, and this many more per byte: more is a forgery, not a picture."""
+_AGAIN = "fetch or encode the file again"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a block lies in the file."""
+
+    number: int
+    """0 is the wide block; the blocks of the grid follow, row by row."""
+    window: Window
+    """The pixels whose Gaussians it holds."""
+    offset: int
+    length: int
+    checksum: bytes
+    """Empty where it stands behind the payload (the wide block)."""
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it, a checksum of its own included."""
+        return self.offset + (sealed_bytes(self.length) if self.number == WIDE else self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """Everything in front of the payloads."""
+
+    head: Head
+    entries: tuple[Entry, ...]
+    """All blocks by number; ascending offsets."""
+    extras_offset: int
+    """Where profile and metadata start."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Length of the whole file."""
+        return self.entries[-1].end
+
+
+def read_directory(file: ByteFile) -> Directory:
+    """Header and index of a file.
+
+    Raises
+    ------
+    SplatFileError
+        It is no .ssplat file, of a newer version, cut short within header or index, or one of them is damaged.
+    """
+    head, header_end = _read_head(file)
+    checked = _read_index(file, head, header_end)
+    extras = header_end + sealed_bytes(head.index_bytes)
+    offset = extras + sealed_bytes(head.icc_bytes) + sealed_bytes(head.metadata_bytes)
+    entries = [Entry(WIDE, head.layout.window(WIDE), offset, head.wide_bytes, b"")]
+    for number, (length, checksum) in enumerate(checked, start=1):
+        entries.append(Entry(number, head.layout.window(number), entries[-1].end, length, checksum))
+    return Directory(head, tuple(entries), extras)
+
+
+def _read_head(file: ByteFile) -> tuple[Head, int]:
+    raw = file.read(0, FIRST_READ_BYTES)
+    _require_ours(file, raw)
+    try:
+        start, end = prefix_length(raw)
+        total = end + check_bytes(end)
+        if total > file.size_bytes:
+            raise file.error(f"cut short at byte {file.size_bytes}, within its header of {total} bytes", _AGAIN)
+        raw += file.read(len(raw), total - len(raw))
+        if check(raw[:end]) != raw[end:total]:
+            raise file.error(f"the header (bytes 0 to {total}) is damaged: its checksum does not match", _AGAIN)
+        head = head_from_bytes(raw[start:end])
+    except FormatError as error:
+        raise file.error(f"the header is damaged: {error}", _AGAIN) from error
+    if head.count > COUNT_SLACK + COUNT_PER_BYTE * file.size_bytes:
+        raise file.error(f"announces {head.count} Gaussians, more than {file.size_bytes} bytes can hold", _AGAIN)
+    return head, total
+
+
+def _require_ours(file: ByteFile, raw: bytes) -> None:
+    if not raw:
+        raise file.error("is empty", _AGAIN)
+    if raw[: len(MAGIC)] != MAGIC[: len(raw)]:
+        raise file.error(f"is no .ssplat file: it starts with {raw[:4]!r}, not {MAGIC!r}", "fit an image to make one")
+    if len(raw) < PREFIX_BYTES:
+        raise file.error(f"cut short at byte {len(raw)}, within its header", _AGAIN)
+    version = raw[len(MAGIC)]
+    if version != VERSION:
+        raise file.error(
+            f"is of format version {version}; this program reads version {VERSION}", "upgrade smartsplat-large"
+        )
+
+
+def _read_index(file: ByteFile, head: Head, offset: int) -> list[tuple[int, bytes]]:
+    if not head.layout.grid:
+        return []
+    blocks, length = len(head.layout.grid), head.index_bytes
+    end = offset + sealed_bytes(length)
+    if end > file.size_bytes:
+        raise file.error(f"cut short at byte {file.size_bytes}, within its index (bytes {offset} to {end})", _AGAIN)
+    if blocks > length:
+        raise file.error(f"the header is damaged: {blocks} blocks cannot be listed in {length} bytes", _AGAIN)
+    raw = file.read(offset, sealed_bytes(length))
+    if check(raw[:length]) != raw[length:]:
+        raise file.error(f"the index (bytes {offset} to {end}) is damaged: its checksum does not match", _AGAIN)
+    try:
+        return index_from_bytes(raw[:length], blocks)
+    except FormatError as error:
+        raise file.error(f"the index is damaged: {error}", _AGAIN) from error

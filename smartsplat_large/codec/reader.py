@@ -1,0 +1,258 @@
+"""Opens a ``.ssplat`` file and decodes the blocks that a window needs."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from smartsplat_large.codec.byte_file import ByteFile
+from smartsplat_large.codec.container import FormatError, SplatHeader, check, metadata_from_bytes, sealed_bytes
+from smartsplat_large.codec.directory import Entry, read_directory
+from smartsplat_large.codec.entropy import Decoder, Tables
+from smartsplat_large.codec.layout import Layout
+from smartsplat_large.codec.ledger import byte_ledger
+from smartsplat_large.codec.payload import CorruptPayloadError, code_block
+from smartsplat_large.codec.quantize import Symbols, amplitude_step, dequantize, index_to_fineness
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Window
+
+CACHED_GAUSSIANS = 400_000
+"""Decoded Gaussians kept between windows: some 16 MB."""
+OnDamage = Literal["raise", "skip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A part of a file that is not as it was written."""
+
+    part: str
+    """``block 7``, ``metadata``, ``colour profile`` or ``end``."""
+    window: Window | None
+    """The pixels that suffer; None where none do."""
+    offset: int
+    length: int
+    reason: str
+
+    def __str__(self) -> str:
+        where = f" (pixels {self.window})" if self.window else ""
+        return f"{self.part}{where} at byte {self.offset}, {self.length} bytes: {self.reason}"
+
+
+class SplatFile:
+    """An open file. Safe to use from several threads; pickles as its path."""
+
+    def __init__(self, path: str | Path, *, cached_gaussians: int = CACHED_GAUSSIANS) -> None:
+        """Read header and index; ``cached_gaussians`` bounds what is kept decoded between windows.
+
+        Raises
+        ------
+        SplatFileError
+            The file is missing or unreadable, no .ssplat file, of a newer version, or header or index is damaged.
+        """
+        self.path = Path(path)
+        self.damage: list[Damage] = []
+        """What was found broken so far, each part once."""
+        self._limit = cached_gaussians
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[int, Gaussians] = OrderedDict()
+        self._file = ByteFile(self.path)
+        try:
+            self._directory = read_directory(self._file)
+            self.header = self._read_header()
+        except BaseException:
+            self.close()
+            raise
+        self._tables = Tables(self._directory.head.models)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """As the constructor."""
+        return cls(path)
+
+    def close(self) -> None:
+        """Give the file back. Harmless when repeated."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_reopen, (type(self), self.path, self._limit))
+
+    @property
+    def layout(self) -> Layout:
+        """How the image is parted into blocks."""
+        return self._directory.head.layout
+
+    @property
+    def index(self) -> tuple[Entry, ...]:
+        """Where every block lies, the wide one first."""
+        return self._directory.entries
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of the file: the denominator of every compression ratio."""
+        return self._file.size_bytes
+
+    @property
+    def expected_bytes(self) -> int:
+        """Length the file should have."""
+        return self._directory.file_bytes
+
+    def gaussians(self, window: Window | None = None, *, margin: int = 0, on_damage: OnDamage = "raise") -> Gaussians:
+        """Every Gaussian that may show within ``margin`` pixels of ``window`` (level 0; default the whole image).
+
+        Reads and decodes only the blocks that come into question, and returns all their Gaussians: the wide block
+        first, then the grid's row by row, so that any two windows agree in the order of what they share.
+
+        Parameters
+        ----------
+        on_damage
+            ``raise``, or ``skip`` damaged blocks and note them in :attr:`damage`.
+
+        Raises
+        ------
+        SplatFileError
+            A block is damaged; the message names its number, pixels and offset.
+        """
+        reach = (window or self.header.size.window).expanded(margin)
+        found = [self._block(number, on_damage) for number in self.layout.touching(reach)]
+        parts = [part for part in found if part is not None]
+        return Gaussians.concatenate(parts) if parts else Gaussians.empty(self.header.channels)
+
+    def block_bytes(self) -> list[int]:
+        """Payload bytes of every block, the wide one first."""
+        return [entry.length for entry in self.index]
+
+    def verify(self) -> list[Damage]:
+        """Read the whole file and list every damaged part, in the order of the file."""
+        for entry in self.index:
+            self._payload(entry, "skip")
+        extra = self.size_bytes - self.expected_bytes
+        if extra > 0:
+            self._note(Damage("end", None, self.expected_bytes, extra, "bytes that do not belong to the file"))
+        return sorted(self.damage, key=lambda damage: damage.offset)
+
+    def ledger(self) -> dict[str, int]:
+        """Where every byte goes; the values add up to the file's size.
+
+        ``header``, ``models``, ``index`` (with the blocks' checksums), ``metadata``, ``icc``, then ``positions``,
+        ``scales``, ``rotations``, ``colors``: the payloads, shared out by the information that each attribute takes.
+
+        Raises
+        ------
+        SplatFileError
+            A block is damaged.
+        """
+        return byte_ledger(self._directory, self._all_symbols(), self.size_bytes)
+
+    def _all_symbols(self) -> Iterator[tuple[int, Symbols]]:
+        for entry in self.index:
+            symbols = self._symbols(entry, "raise")
+            if symbols is not None:
+                yield entry.number, symbols
+
+    def _read_header(self) -> SplatHeader:
+        head, offset = self._directory.head, self._directory.extras_offset
+        size = head.layout.size
+        spacing = math.sqrt(size.pixels / head.count)
+        return SplatHeader(
+            size=size,
+            channels=head.channels,
+            bits=head.bits,
+            count=head.count,
+            block=head.layout.block,
+            fineness=index_to_fineness(head.step_index, spacing),
+            metadata=self._read_metadata(offset + sealed_bytes(head.icc_bytes), head.metadata_bytes),
+            icc_profile=self._section("colour profile", offset, head.icc_bytes),
+            pixels_per_cm=head.pixels_per_cm,
+        )
+
+    def _read_metadata(self, offset: int, length: int) -> dict[str, Any]:
+        raw = self._section("metadata", offset, length)
+        try:
+            return metadata_from_bytes(raw) if raw else {}
+        except FormatError as error:
+            self._note(Damage("metadata", None, offset, length, str(error)))
+            return {}
+
+    def _section(self, part: str, offset: int, length: int) -> bytes | None:
+        """The bytes of a section that the picture does not need; None, and noted, where they are damaged."""
+        if not length:
+            return None
+        raw = self._file.read(offset, sealed_bytes(length))
+        if len(raw) == sealed_bytes(length) and check(raw[:length]) == raw[length:]:
+            return raw[:length]
+        self._note(Damage(part, None, offset, length, self._reason(offset + sealed_bytes(length))))
+        return None
+
+    def _reason(self, end: int) -> str:
+        if end > self.size_bytes:
+            return f"cut short, the file ends at byte {self.size_bytes} of {self.expected_bytes}"
+        return "its checksum does not match"
+
+    def _note(self, damage: Damage) -> None:
+        with self._lock:
+            if damage not in self.damage:
+                self.damage.append(damage)
+
+    def _payload(self, entry: Entry, on_damage: OnDamage) -> bytes | None:
+        """The checked bytes of a block; None where they are damaged and that is to be skipped."""
+        if not entry.length:
+            return b""
+        if entry.end <= self.size_bytes:
+            raw = self._file.read(entry.offset, entry.end - entry.offset)
+            if check(raw[: entry.length]) == (raw[entry.length :] or entry.checksum):
+                return raw[: entry.length]
+        self._damaged(entry, self._reason(entry.end), on_damage)
+        return None
+
+    def _damaged(self, entry: Entry, reason: str, on_damage: OnDamage) -> None:
+        damage = Damage(f"block {entry.number}", entry.window, entry.offset, entry.length, reason)
+        self._note(damage)
+        if on_damage == "raise":
+            raise self._file.error(str(damage), "fetch the file again, or decode around the damage")
+
+    def _symbols(self, entry: Entry, on_damage: OnDamage) -> Symbols | None:
+        """The symbols of a block; None where it is empty, or damaged and that is to be skipped."""
+        raw = self._payload(entry, on_damage)
+        if not raw:
+            return None
+        layout, channels, limit = self.layout, self.header.channels, self.header.count
+        try:
+            decoder = Decoder(self._tables, raw)
+            return code_block(decoder, layout.frame(entry.number), layout.leaf, channels, None, limit)
+        except (CorruptPayloadError, AssertionError, ValueError) as error:
+            self._damaged(entry, f"its symbols make no sense ({error})", on_damage)
+            return None
+
+    def _block(self, number: int, on_damage: OnDamage) -> Gaussians | None:
+        with self._lock:
+            if number in self._cache:
+                self._cache.move_to_end(number)
+                return self._cache[number]
+        symbols = self._symbols(self.index[number], on_damage)
+        if symbols is None:
+            return None
+        decoded = dequantize(symbols, amplitude_step(self._directory.head.step_index), self.layout.leaf)
+        self._remember(number, decoded)
+        return decoded
+
+    def _remember(self, number: int, decoded: Gaussians) -> None:
+        with self._lock:
+            self._cache[number] = decoded
+            held = sum(map(len, self._cache.values()))
+            while held > self._limit and self._cache:
+                held -= len(self._cache.popitem(last=False)[1])
+
+
+def _reopen(kind: type[SplatFile], path: Path, cached_gaussians: int) -> SplatFile:
+    return kind(path, cached_gaussians=cached_gaussians)

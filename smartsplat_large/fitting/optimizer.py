@@ -1,0 +1,130 @@
+"""Adam over the columns of all Gaussians, in one fused pass: chain rule to the raw variables, moments, step, clamps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float32
+from numba import njit
+
+from smartsplat_large.array_types import Index, Xy
+from smartsplat_large.config import OptimizerConfig
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Size
+from smartsplat_large.render.base import Gradients
+
+MIN_SCALE = 0.2
+"""Smallest standard deviation in pixels: below it a Gaussian hides between pixel centres and its gradient with it."""
+
+
+@dataclass(slots=True)
+class AdamState:
+    """Raw variables and moments of N Gaussians. Mutable: one step changes it in place."""
+
+    config: OptimizerConfig
+    xy: Xy
+    raw: Float32[np.ndarray, "n v"]
+    """Two raw scales, the raw rotation, the colours."""
+    mean: Float32[np.ndarray, "n w"]
+    square: Float32[np.ndarray, "n w"]
+    """First and second moments: two for xy, then as ``raw``."""
+    rate_xy: tuple[float, float]
+    """Pixels that one unit of ``lr_xy`` stands for, along x and y."""
+    max_scale: float
+    steps: int = 0
+
+    @classmethod
+    def start(cls, gaussians: Gaussians, size: Size, config: OptimizerConfig) -> Self:
+        """Fresh moments around ``gaussians``."""
+        n, channels = gaussians.color.shape
+        raw = np.empty((n, 3 + channels), np.float32)
+        if config.parametrisation == "paper":
+            rate_xy = (size.width / 2, size.height / 2)
+            raw[:, :2] = gaussians.scale
+            turns = np.mod(gaussians.rotation / (2 * np.pi) + 0.5, 1).clip(1e-6, 1 - 1e-6)
+            raw[:, 2] = np.log(turns / (1 - turns))
+        else:
+            spacing = math.sqrt(size.pixels / max(n, 1))
+            rate_xy = (spacing, spacing)
+            raw[:, :2] = np.log(gaussians.scale)
+            raw[:, 2] = gaussians.rotation
+        raw[:, 3:] = gaussians.color
+        moments = np.zeros((2, n, 5 + channels), np.float32)
+        return cls(
+            config, gaussians.xy.copy(), raw, moments[0], moments[1], rate_xy, 2.0 * max(size.width, size.height)
+        )
+
+    def __len__(self) -> int:
+        return len(self.xy)
+
+    def gaussians(self) -> Gaussians:
+        """The Gaussians these raw variables stand for, copied."""
+        if self.config.parametrisation == "paper":
+            scale = np.maximum(np.abs(self.raw[:, :2]), np.float32(MIN_SCALE))
+            # The paper starts at rho = 0, half a turn, which is the same ellipse as no turn.
+            rotation = np.float32(2 * np.pi) / (1 + np.exp(-self.raw[:, 2])) - np.float32(np.pi)
+        else:
+            scale, rotation = np.exp(self.raw[:, :2]), self.raw[:, 2].copy()
+        return Gaussians(self.xy.copy(), scale, rotation, self.raw[:, 3:].copy())
+
+    def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
+        """Put ``gaussians`` in the rows ``index``, with fresh moments."""
+        fresh = AdamState.start(gaussians, size, self.config)
+        self.xy[index], self.raw[index] = fresh.xy, fresh.raw
+        self.mean[index] = 0
+        self.square[index] = 0
+
+    def step(self, gradients: Gradients, rate: float) -> None:
+        """One Adam step; ``rate`` is a factor on every learning rate."""
+        c = self.config
+        self.steps += 1
+        bias_1, bias_2 = 1 - c.beta1**self.steps, 1 - c.beta2**self.steps
+        color_rates = [c.lr_color] * (self.raw.shape[1] - 3)
+        rates = np.array(
+            [c.lr_xy * self.rate_xy[0], c.lr_xy * self.rate_xy[1], c.lr_scale, c.lr_scale, c.lr_rotation, *color_rates]
+        )
+        _step(
+            self.xy, self.raw, self.mean, self.square,
+            gradients.xy, gradients.scale, gradients.rotation, gradients.color,
+            rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
+            c.parametrisation == "paper", self.max_scale,
+        )  # fmt: skip
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _step(
+    xy: Any, raw: Any, mean: Any, square: Any, d_xy: Any, d_scale: Any, d_rotation: Any, d_color: Any,
+    rates: Any, beta1: float, beta2: float, epsilon: float, bias_2: float, paper: bool, max_scale: float,
+) -> None:  # fmt: skip
+    n, width = mean.shape
+    gradient = np.empty(width)
+    low, high = math.log(MIN_SCALE), math.log(max_scale)
+    for i in range(n):
+        gradient[0], gradient[1] = d_xy[i, 0], d_xy[i, 1]
+        for j in range(2):
+            v = np.float64(raw[i, j])
+            gradient[2 + j] = d_scale[i, j] * ((1.0 if v >= 0 else -1.0) if paper else math.exp(v))
+        gradient[4] = d_rotation[i]
+        if paper:
+            turns = 1 / (1 + math.exp(-raw[i, 2]))
+            gradient[4] *= 2 * math.pi * turns * (1 - turns)
+        for j in range(5, width):
+            gradient[j] = d_color[i, j - 5]
+        for j in range(width):
+            g = gradient[j]
+            m = beta1 * mean[i, j] + (1 - beta1) * g
+            s = beta2 * square[i, j] + (1 - beta2) * g * g
+            mean[i, j], square[i, j] = m, s
+            move = rates[j] * m / (math.sqrt(s / bias_2) + epsilon)
+            if j < 2:
+                xy[i, j] -= move
+            else:
+                raw[i, j - 2] -= move
+        for j in range(2):
+            if paper:
+                raw[i, j] = min(max(raw[i, j], -max_scale), max_scale)
+            else:
+                raw[i, j] = min(max(raw[i, j], low), high)

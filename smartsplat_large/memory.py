@@ -1,0 +1,76 @@
+"""What each stage needs at its peak, in bytes, computed before it starts. All memory sizes here are in bytes.
+
+The constants count the arrays that are alive at once in the code they describe; a test holds measured peaks against them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from smartsplat_large.errors import MemoryLimitError, UsageError
+
+MiB = 1 << 20
+GiB = 1 << 30
+
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+          "kib": 1 << 10, "mib": MiB, "gib": GiB, "tib": 1 << 40, "k": 1 << 10, "m": MiB, "g": GiB, "t": 1 << 40}  # fmt: skip
+
+
+def parse_bytes(text: str) -> int:
+    """``"4GiB"``, ``"500MB"`` or ``"65536"`` as a number of bytes.
+
+    Raises
+    ------
+    UsageError
+        The text is not a positive size.
+    """
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    size = int(float(match[1]) * unit) if match and unit else 0
+    if size <= 0:
+        raise UsageError(f"{text!r} is not a size", hint="write for example 4GiB, 500MB or 65536")
+    return size
+
+
+def format_bytes(size: float) -> str:
+    """``1536`` as ``"1.5 KiB"``."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(size) < 1024 or unit == "TiB":
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """A projected peak, by what it is spent on."""
+
+    program: int
+    """Interpreter, libraries, compiled kernels."""
+    gaussians: int
+    """State of all Gaussians in the driving process."""
+    working: int
+    """Arrays of the tasks that run at once."""
+
+    @property
+    def total(self) -> int:
+        return self.program + self.gaussians + self.working
+
+
+PROGRAM = 420 * MiB
+"""Resident size of the program with numba, dask, zarr and their kernels loaded, and the dashboard running."""
+
+
+def require(footprint: Footprint, limit: int, what: str, hint: str) -> None:
+    """Refuse a plan that does not fit.
+
+    Raises
+    ------
+    MemoryLimitError
+        Names the projection, the limit, and ``hint``.
+    """
+    if footprint.total > limit:
+        raise MemoryLimitError(
+            f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}", hint=hint
+        )

@@ -1,0 +1,56 @@
+"""What every writer is told, and how a stream of bands is cut to the height it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from smartsplat_large.array_types import Pixels
+from smartsplat_large.lattice import Size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputSpec:
+    """An image before its first pixel is there."""
+
+    size: Size
+    channels: int
+    dtype: np.dtype[Any]
+    icc_profile: bytes | None = None
+    pixels_per_cm: tuple[float, float] | None = None
+
+    @property
+    def raw_bytes(self) -> int:
+        return self.size.pixels * self.channels * self.dtype.itemsize
+
+
+def rebanded(bands: Iterable[Pixels], spec: OutputSpec, height: int) -> Iterator[Pixels]:
+    """The same rows as full-width bands of ``height`` rows, the last one shorter.
+
+    Raises
+    ------
+    ValueError
+        A band is not of the image's width, channels or type, or there are too few or too many rows.
+    """
+    held = np.empty((height, spec.size.width, spec.channels), spec.dtype)
+    filled, rows = 0, 0
+    for band in bands:
+        if band.shape[1:] != held.shape[1:] or band.dtype != spec.dtype:
+            raise ValueError(
+                f"a band of {band.shape} {band.dtype} for an image of {spec.size}x{spec.channels} {spec.dtype}"
+            )
+        rows += len(band)
+        while len(band):
+            taken = min(height - filled, len(band))
+            held[filled : filled + taken] = band[:taken]
+            filled, band = filled + taken, band[taken:]
+            if filled == height:
+                yield held
+                held, filled = np.empty_like(held), 0
+    if rows != spec.size.height:
+        raise ValueError(f"{rows} rows for an image of {spec.size}")
+    if filled:
+        yield held[:filled]

@@ -1,0 +1,179 @@
+"""Working copies: multiscale OME-Zarr written from any source, in memory bounded by a shard per worker or by a band."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from smartsplat_large import ome_zarr
+from smartsplat_large.atomic_output import part_folder
+from smartsplat_large.downsampling import downsample, level_count
+from smartsplat_large.lattice import Window
+from smartsplat_large.ome_zarr import OmeZarrSpec, PyramidWriter
+from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.source.array import ArraySource
+from smartsplat_large.source.base import ImageSource, bands
+from smartsplat_large.source.zarr import ZarrSource
+
+__all__ = ["downsample", "ingest", "working_copy"]
+
+_TASKS_A_GRAPH = 128
+_BANDS_OF_ROWS = 256
+
+
+def ingest(
+    source: ImageSource,
+    output: Path,
+    *,
+    overwrite: bool = False,
+    levels: int | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> ImageSource:
+    """Write ``source`` as a multiscale OME-Zarr 0.5 folder and open it.
+
+    One dask task a shard where windows are cheap, on ``workers`` threads or on the active distributed client; one pass
+    from top to bottom where they are not.
+
+    Parameters
+    ----------
+    levels
+        Number of levels, the full size included; by default down to a longer side of at most 256 pixels.
+
+    Raises
+    ------
+    OutputExistsError, UsageError
+        ``output`` is in the way, or cannot be written.
+    SourceError
+        The source cannot be read to its end.
+    DiskFullError
+        The disk ran full. As after every failure and interrupt, nothing is left of the output.
+    """
+    progress = progress or Silent()
+    spec = _spec(source, levels)
+    with part_folder(output, overwrite=overwrite) as folder:
+        progress.start("ingest", sum(spec.size.at_level(k).pixels for k in range(spec.levels)) / 1e6, "MP")
+        if source.meta.cheap_windows:
+            _by_shards(source, folder, spec, progress, workers)
+        else:
+            _by_bands(source, folder, spec, progress)
+    return ZarrSource(output, str(output))
+
+
+def working_copy(
+    source: ImageSource,
+    limit_bytes: int,
+    folder: Path,
+    *,
+    levels: int | None = None,
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> ImageSource:
+    """A source with cheap windows and at least ``levels`` levels (by default all, down to 256 pixels).
+
+    The source itself if it is one already; a pyramid in memory if that takes at most ``limit_bytes``; otherwise an
+    OME-Zarr inside ``folder``, which the caller owns and removes.
+    """
+    meta = source.meta
+    wanted = levels or level_count(meta.size)
+    if meta.cheap_windows and len(meta.levels) >= wanted:
+        return source
+    if meta.raw_bytes * 4 // 3 <= limit_bytes:
+        return _in_memory(source, wanted)
+    return ingest(source, folder / "working-copy.zarr", levels=wanted, progress=progress, workers=workers)
+
+
+def _in_memory(source: ImageSource, levels: int) -> ImageSource:
+    meta = source.meta
+    pixels = np.empty((meta.size.height, meta.size.width, meta.channels), meta.dtype)
+    for window, band in bands(source, _BANDS_OF_ROWS):
+        pixels[window.y : window.y_end] = band
+    return ArraySource(
+        pixels, name=meta.name, levels=levels, icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm
+    )
+
+
+def _spec(source: ImageSource, levels: int | None) -> OmeZarrSpec:
+    meta = source.meta
+    pixel_bytes = meta.channels * meta.dtype.itemsize
+    flat = ome_zarr.shard_for_bands(meta.size.width, pixel_bytes)
+    return OmeZarrSpec(
+        name=Path(meta.name).name,
+        size=meta.size,
+        channels=meta.channels,
+        dtype=meta.dtype,
+        levels=level_count(meta.size) if levels is None else levels,
+        shard=(ome_zarr.SHARD, ome_zarr.SHARD) if meta.cheap_windows else flat,
+        icc_profile=meta.icc_profile,
+        pixels_per_cm=meta.pixels_per_cm,
+    )
+
+
+def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress) -> None:
+    writer = PyramidWriter(folder, spec)
+    for window, pixels in bands(source, _BANDS_OF_ROWS):
+        writer.write(pixels)
+        progress.advance(window.pixels / 1e6 * 4 / 3)
+    writer.finish()
+
+
+def _by_shards(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
+    ome_zarr.create(folder, spec)
+    with _scheduler(workers) as compute:
+        for level in range(spec.levels):
+            shards = list(spec.shard_windows(level))
+            for first in range(0, len(shards), _TASKS_A_GRAPH):
+                windows = shards[first : first + _TASKS_A_GRAPH]
+                compute(_tasks(source, folder, level, windows))
+                progress.advance(sum(window.pixels for window in windows) / 1e6)
+
+
+def _tasks(source: ImageSource, folder: Path, level: int, windows: Iterable[Window]) -> list[Any]:
+    import dask
+
+    copy = dask.delayed(_copy_shard, pure=False, traverse=False)
+    shrink = dask.delayed(_shrink_shard, pure=False, traverse=False)
+    if level == 0:
+        return [copy(source, folder, window, dask_key_name=f"ingest-0-{window}") for window in windows]
+    return [shrink(folder, level, window, dask_key_name=f"ingest-{level}-{window}") for window in windows]
+
+
+def _copy_shard(source: ImageSource, folder: Path, window: Window) -> None:
+    ome_zarr.write_window(ome_zarr.open_level(folder, 0), window, source.read(window))
+
+
+def _shrink_shard(folder: Path, level: int, window: Window) -> None:
+    finer = ome_zarr.open_level(folder, level - 1)
+    height, width = finer.shape[1:]
+    out = np.empty((*window.shape, finer.shape[0]), finer.dtype)
+    # A quarter at a time: one shard of the finer level in memory, not four.
+    for part in _quarters(window):
+        seen = Window(2 * part.x, 2 * part.y, 2 * part.width, 2 * part.height)
+        seen = seen.intersection(Window(0, 0, width, height))
+        out[part.slices(window)] = downsample(ome_zarr.read_window(finer, seen))
+    ome_zarr.write_window(ome_zarr.open_level(folder, level), window, out)
+
+
+def _quarters(window: Window) -> Iterator[Window]:
+    half_width, half_height = -(-window.width // 2), -(-window.height // 2)
+    for y in range(window.y, window.y_end, half_height):
+        for x in range(window.x, window.x_end, half_width):
+            yield Window(x, y, half_width, half_height).intersection(window)
+
+
+@contextmanager
+def _scheduler(workers: int | None) -> Iterator[Callable[[list[Any]], None]]:
+    """Computes dask tasks on the scheduler that is set; else on threads that have ended when the block is left."""
+    import dask
+
+    if dask.config.get("scheduler", None) is not None:
+        yield lambda tasks: dask.compute(*tasks)
+        return
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        yield lambda tasks: dask.compute(*tasks, scheduler="threads", pool=pool)

@@ -1,0 +1,42 @@
+"""Score a file against its image, window by window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smartsplat_large.lattice import Window
+from smartsplat_large.metrics import Score, core_windows, halo_window, merge_scores, score_window
+from smartsplat_large.pixels import to_planes
+from smartsplat_large.progress import Progress
+from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.view import View
+from smartsplat_large.streaming.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What the tasks of an evaluation share."""
+
+    source: ImageSource
+    view: View
+    cores: list[Window]
+
+
+def score_file(source: ImageSource, view: View, workers: Workers, progress: Progress, *, stage: str = "eval") -> Score:
+    """Score of the pixels a decoder would write, rounded as they are written, against those of ``source``."""
+    cores = core_windows(source.meta.size)
+    progress.start(stage, source.meta.size.megapixels, "MP")
+    scores = []
+    for core, score in zip(cores, workers.map(score_core, Comparison(source, view, cores), range(len(cores))), strict=True):
+        scores.append(score)
+        progress.advance(core.pixels / 1e6)
+    return merge_scores(scores)
+
+
+def score_core(comparison: Comparison, index: int) -> Score:
+    """The task of one window."""
+    core = comparison.cores[index]
+    size = comparison.source.meta.size
+    outer = halo_window(core, size)
+    restored = to_planes(comparison.view.read(outer))
+    return score_window(restored, to_planes(comparison.source.read(outer)), core, size)

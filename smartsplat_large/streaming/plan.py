@@ -1,0 +1,97 @@
+"""What a fit will do, decided before a pixel is read: blocks, levels, steps at each level, and the memory it takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from smartsplat_large import memory
+from smartsplat_large.config import FitConfig
+from smartsplat_large.lattice import Size
+
+BLOCK_HALO = 5
+_BLOCK_SIDES = (1024, 512, 256, 128)
+_BLOCKS_WANTED = 12
+_BLOCK_PIXEL_ARRAYS = 4
+"""float32 arrays of a block that live at once: rendered, target, gradient, and the loss's scratch (padded planes and
+partials come to one channel's worth each, counted below)."""
+_LOSS_SCRATCH_PLANES = 7
+_GAUSSIAN_BYTES_PER_COLUMN = 4 * 3 + 8 * 2 + 4 * 2
+"""Raw value and two moments, gradient and its merge in float64, best state and snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Steps taken at one pyramid level."""
+
+    level: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitPlan:
+    """Everything :mod:`~smartsplat_large.streaming.fit` needs to know beside the image and the settings."""
+
+    size: Size
+    channels: int
+    gaussians: int
+    block: int
+    phases: tuple[Phase, ...]
+    footprint: memory.Footprint
+
+    @property
+    def coarsest(self) -> int:
+        return max(phase.level for phase in self.phases)
+
+
+def plan_fit(
+    size: Size, channels: int, itemsize: int, gaussians: int, config: FitConfig, *, memory_bytes: int, workers: int
+) -> FitPlan:
+    """Choose the block side and the levels for a fit of ``gaussians`` Gaussians.
+
+    The block side follows from the image alone wherever memory allows, so that results do not depend on the number of
+    workers.
+
+    Raises
+    ------
+    MemoryLimitError
+        Not even the smallest block fits.
+    """
+    side = next((b for b in _BLOCK_SIDES if -(-size.width // b) * -(-size.height // b) >= _BLOCKS_WANTED), _BLOCK_SIDES[-1])
+    sides = [b for b in _BLOCK_SIDES if b <= side]
+    footprints = [project(size, channels, itemsize, gaussians, b, workers) for b in sides]
+    fitting = (pair for pair in zip(sides, footprints, strict=True) if pair[1].total <= memory_bytes)
+    block, footprint = next(fitting, (sides[-1], footprints[-1]))
+    memory.require(
+        footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels",
+        hint=f"--memory {memory.format_bytes(footprint.total * 1.05).replace(' ', '')}, a higher --ratio, or fewer --workers",
+    )  # fmt: skip
+    return FitPlan(
+        size=size, channels=channels, gaussians=gaussians, block=block,
+        phases=phases(size, gaussians, config), footprint=footprint,
+    )  # fmt: skip
+
+
+def project(size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int) -> memory.Footprint:
+    """Bytes at the peak of a fit."""
+    outer = (min(block, size.width) + 2 * BLOCK_HALO) * (min(block, size.height) + 2 * BLOCK_HALO)
+    pixels = outer * (channels * (itemsize + 4 * _BLOCK_PIXEL_ARRAYS) + 4 * _LOSS_SCRATCH_PLANES)
+    columns = 5 + channels
+    density = gaussians / size.pixels
+    # Gradients of a block in float64, its records, and what waits to be merged.
+    local = int(outer * density * 1.5) * (8 * 3 * columns + 64)
+    return memory.Footprint(
+        program=memory.PROGRAM,
+        gaussians=gaussians * columns * _GAUSSIAN_BYTES_PER_COLUMN,
+        working=(workers + 2) * (pixels + 2 * local),
+    )
+
+
+def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
+    """Coarse levels first. A level serves while its pixels are a quarter of the Gaussians' spacing or less."""
+    spacing = math.sqrt(size.pixels / gaussians)
+    coarsest = max(0, min(math.floor(math.log2(max(spacing / 4, 1))), math.floor(math.log2(min(size.width, size.height) / 64)) if min(size.width, size.height) >= 64 else 0))
+    coarse = round(config.steps * config.coarse_share) if coarsest else 0
+    split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
+    levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
+    return (*levels, Phase(0, config.steps - coarse))

@@ -1,0 +1,156 @@
+"""Where tasks run: threads of this process, a local dask cluster with its dashboard, or a cluster somewhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.progress import Progress
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_WORTH_SCHEDULING = 16
+"""Fewer tasks than this are run by threads even when a local cluster is there: a task costs dask about 1 ms."""
+
+
+class Workers:
+    """Runs the same function over many items, in order of the items, on ``count`` workers.
+
+    While it is open, graphs computed with dask run on the same workers.
+    """
+
+    def __init__(self, count: int, client: Any | None, remote: bool) -> None:
+        self.count = count
+        self._client = client
+        self._remote = remote
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
+
+    def map(self, function: Callable[[T, int], R], shared: T, items: Iterable[int]) -> Iterator[R]:
+        """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker."""
+        listed = list(items)
+        if self._client is None or not (self._remote or len(listed) >= _WORTH_SCHEDULING):
+            submit = functools.partial(self._threads.submit, function, shared)
+        else:
+            everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
+            submit = functools.partial(self._client.submit, function, everywhere, pure=False)
+        yield from _in_order(submit, listed, ahead=4 * self.count + 4)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(submit: Callable[[int], Any], items: list[int], ahead: int) -> Iterator[Any]:
+    """Results in order, with at most ``ahead`` tasks submitted and not yet taken, so that they never pile up."""
+    pending: deque[Any] = deque()
+    try:
+        for item in items:
+            pending.append(submit(item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def default_count() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def open_workers(
+    count: int | None, *, scheduler: str | None = None, dashboard: bool = False, progress: Progress
+) -> Iterator[Workers]:
+    """Workers for the length of a ``with`` block.
+
+    Parameters
+    ----------
+    count
+        Threads of this process; None for all its cores. Ignored with ``scheduler``.
+    scheduler
+        Address of a running dask scheduler whose workers see the same files.
+    dashboard
+        Run tasks on a local dask cluster and announce its dashboard; quietly without, where its packages are missing.
+
+    Raises
+    ------
+    MissingDependencyError
+        A scheduler is given and ``distributed`` is not installed.
+    UsageError
+        No scheduler answers at the address, or it has no workers.
+    """
+    count = count or default_count()
+    with contextlib.ExitStack() as stack:
+        client = None
+        if scheduler:
+            client = stack.enter_context(_connect(scheduler))
+            count = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+            if not count:
+                raise UsageError(f"the scheduler at {scheduler} has no workers", hint="start some with: dask worker ADDRESS")
+            progress.note(f"dask dashboard: {client.dashboard_link}")
+        elif dashboard and has_dashboard():
+            client, address = stack.enter_context(_local_cluster(count))
+            progress.note(f"dask dashboard: {address}")
+        else:
+            import dask
+
+            pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="dask"))
+            stack.enter_context(dask.config.set(pool=pool, scheduler="threads"))
+        workers = Workers(count, client, remote=scheduler is not None)
+        stack.callback(workers.close)
+        yield workers
+
+
+def has_dashboard() -> bool:
+    """Whether the packages of the dashboard are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "bokeh"))
+
+
+@contextlib.contextmanager
+def _connect(address: str) -> Iterator[Any]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--scheduler needs the package distributed", hint="pip install 'smartsplat-large[dashboard]'"
+        ) from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
+    with client:
+        yield client
+
+
+@contextlib.contextmanager
+def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
+    """A cluster of one in-process worker, so that tasks share this process's memory and its limit."""
+    import logging
+    import warnings
+
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {"distributed.admin.large-graph-warning-threshold": "1GiB", "distributed.worker.memory.pause": False,
+                "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
+    with dask.config.set(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
+                dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
+            ) as cluster,
+            Client(cluster) as client,
+        ):  # fmt: skip
+            # The cluster's own link names the machine's outer address, while the server listens on loopback.
+            yield client, f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status"

@@ -1,0 +1,114 @@
+"""What every renderer owes: the values and gradients of the float64 reference, for every shape of Gaussian and window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Window
+from smartsplat_large.render.base import Renderer
+from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.render.reference import ReferenceRenderer
+
+RENDERERS = [CpuRenderer()]
+REFERENCE = ReferenceRenderer()
+
+
+def batch(xy, scale, rotation, channels: int = 3, seed: int = 0) -> Gaussians:
+    n = len(xy)
+    color = np.random.default_rng(seed).normal(0.3, 0.5, (n, channels)).astype(np.float32)
+    return Gaussians(
+        np.asarray(xy, float), np.asarray(scale, np.float32), np.asarray(rotation, np.float32), color
+    )
+
+
+def scattered(n: int, window: Window, pitch: float, smallest: float, largest: float, channels: int) -> Gaussians:
+    rng = np.random.default_rng(n)
+    low = np.array([window.x, window.y]) * pitch - 15
+    high = np.array([window.x_end, window.y_end]) * pitch + 15
+    scale = np.exp(rng.uniform(np.log(smallest), np.log(largest), (n, 2)))
+    return batch(rng.uniform(low, high, (n, 2)), scale, rng.uniform(-7, 7, n), channels)
+
+
+WINDOW = Window(37, 21, 75, 50)
+CASES = {
+    "mixed": (scattered(60, WINDOW, 1, 0.3, 20, 3), WINDOW, 1.0),
+    "tiny": (scattered(200, WINDOW, 1, 0.3, 0.6, 3), WINDOW, 1.0),
+    "huge": (batch([[60, 40], [-900, 3000]], [[2000, 2000], [2000, 700]], [0, 1]), WINDOW, 1.0),
+    "needles": (
+        batch([[60, 40], [70.3, 30.2], [50, 50], [80, 35]], [[500, 0.5], [2, 2000], [1000, 1], [0.3, 300]], [0.78, 0.1, 1.5708, 3]),
+        WINDOW, 1.0,
+    ),
+    "far outside": (batch([[1e5, 40], [-5000, -5000], [60, 1e6]], [[3, 3], [1700, 2], [50, 9]], [0, 0.785, 0]), WINDOW, 1.0),
+    "far from the origin": (scattered(40, Window(100_003, 90_001, 70, 40), 1, 0.3, 30, 3), Window(100_003, 90_001, 70, 40), 1.0),
+    "one pixel": (scattered(20, Window(64, 32, 1, 1), 1, 0.5, 20, 3), Window(64, 32, 1, 1), 1.0),
+    "one row": (scattered(20, Window(0, 31, 200, 1), 1, 0.5, 20, 3), Window(0, 31, 200, 1), 1.0),
+    "grey": (scattered(40, WINDOW, 1, 0.3, 40, 1), WINDOW, 1.0),
+    "grey and alpha": (scattered(40, WINDOW, 1, 0.3, 40, 2), WINDOW, 1.0),
+    "four channels": (scattered(40, WINDOW, 1, 0.3, 40, 4), WINDOW, 1.0),
+    "level 2": (scattered(80, WINDOW, 4, 0.3, 60, 3), WINDOW, 4.0),
+    "enlarged": (scattered(40, WINDOW, 0.37, 0.3, 20, 3), WINDOW, 0.37),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_the_reference(renderer: Renderer, case: str) -> None:
+    gaussians, window, pitch = CASES[case]
+    expected = REFERENCE.forward(gaussians, window, pitch)
+    np.testing.assert_allclose(renderer.forward(gaussians, window, pitch), expected, rtol=0, atol=1e-5)
+
+    d_planes = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    got = renderer.backward(gaussians, window, d_planes, pitch)
+    want = REFERENCE.backward(gaussians, window, d_planes, pitch)
+    for column in ("xy", "scale", "rotation", "color"):
+        a, b = getattr(got, column), getattr(want, column)
+        # Relative to the Gaussian's own gradient, with a floor for the ones that cancel to nothing.
+        size = np.abs(b) + 1e-3 * np.abs(b).max() + 1e-12
+        assert np.max(np.abs(a - b) / size) < 1e-3, column
+        assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b) + 1e-12, column
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+def test_no_gaussians_render_to_black(renderer: Renderer) -> None:
+    assert not renderer.forward(Gaussians.empty(3), WINDOW).any()
+    assert renderer.backward(Gaussians.empty(3), WINDOW, np.ones((3, *WINDOW.shape), np.float32)).xy.shape == (0, 2)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("pitch", [1.0, 2.0])
+def test_any_split_into_windows_gives_the_same_bits(renderer: Renderer, pitch: float) -> None:
+    whole = Window(0, 0, 150, 100)
+    gaussians = scattered(150, whole, pitch, 0.3, 60, 3)
+    expected = renderer.forward(gaussians, whole, pitch)
+    for window in (Window(0, 0, 64, 32), Window(63, 31, 2, 2), Window(17, 40, 100, 60), Window(149, 99, 1, 1)):
+        rows, columns = window.slices(whole)
+        np.testing.assert_array_equal(renderer.forward(gaussians, window, pitch), expected[:, rows, columns])
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_a_level_is_the_box_mean_of_the_full_size(renderer: Renderer, level: int) -> None:
+    """Zooming out never aliases: each pixel of a level is close to the mean of the pixels it covers."""
+    side = 1 << level
+    full, reduced = Window(0, 0, 160, 128), Window(0, 0, 160 // side, 128 // side)
+    gaussians = scattered(100, full, 1, 1.2, 12, 3)
+    pixels = renderer.forward(gaussians, full)
+    mean = pixels.reshape(3, reduced.height, side, reduced.width, side).mean((2, 4))
+    error = np.sqrt(np.mean((renderer.forward(gaussians, reduced, float(side)) - mean) ** 2))
+    sampled = pixels[:, side // 2 :: side, side // 2 :: side]
+    aliased = np.sqrt(np.mean((sampled - mean) ** 2))
+    assert error < 0.015 * np.abs(pixels).max()
+    assert error < aliased / 5
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+def test_concurrent_callers_get_the_same_bits(renderer: Renderer) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    gaussians, window, _ = CASES["mixed"]
+    expected = renderer.forward(gaussians, window)
+    with ThreadPoolExecutor(4) as threads:
+        for planes in threads.map(lambda _: renderer.forward(gaussians, window), range(16)):
+            np.testing.assert_array_equal(planes, expected)
