@@ -1,1 +1,57 @@
-"""Huge images as small files of 2-D Gaussians."""
+"""Huge images as small files of 2-D Gaussians, and back: any window, at any zoom.
+
+Importing the package costs nothing; what it offers is loaded when it is first named.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from smartsplat_large import errors
+    from smartsplat_large.api import Evaluation, FitReport, SplatImage, decode, evaluate, fit, info, ingest, open
+    from smartsplat_large.config import FitConfig, preset, read_toml
+    from smartsplat_large.gaussians import Gaussians
+    from smartsplat_large.lattice import Window
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "api": ("Evaluation", "FitReport", "SplatImage", "decode", "evaluate", "fit", "info", "ingest", "open"),
+    "config": ("FitConfig", "preset", "read_toml"),
+    "gaussians": ("Gaussians",),
+    "lattice": ("Window",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Evaluation",
+    "FitConfig",
+    "FitReport",
+    "Gaussians",
+    "SplatImage",
+    "Window",
+    "__version__",
+    "decode",
+    "errors",
+    "evaluate",
+    "fit",
+    "info",
+    "ingest",
+    "open",
+    "preset",
+    "read_toml",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name == "errors":
+        return importlib.import_module("smartsplat_large.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"smartsplat_large.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -17,8 +17,8 @@ import numpy as np
 
 from smartsplat_large import memory as memory_module
 from smartsplat_large.array_types import Pixels
-from smartsplat_large.codec import Encoded, SplatFile, encode, encode_to_budget, write_atomic
 from smartsplat_large.atomic_output import check_destination
+from smartsplat_large.codec import Encoded, SplatFile, encode, encode_to_budget, write_atomic
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
@@ -36,12 +36,14 @@ from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fit import Best, fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
-from smartsplat_large.streaming.workers import Workers, default_count, open_workers
+from smartsplat_large.streaming.workers import default_count, open_workers
 
 VERSION = "0.1.0"
 
 SMALLEST_RATIO = 2.0
-BYTES_PER_GAUSSIAN = {1: 4.6, 2: 5.3, 3: 6.0, 4: 6.7}
+DASHBOARD_MEGAPIXELS = 8
+"""Below this a fit is soon over, and the dashboard's 190 MB and its second to start are not worth it."""
+BYTES_PER_GAUSSIAN = {1: 3.2, 2: 3.7, 3: 4.2, 4: 4.7}
 """What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
 steps are then chosen so that the file fills its budget, so an estimate is enough."""
 
@@ -87,7 +89,7 @@ def fit(
     memory_bytes: int = 4 * GiB,
     workers: int | None = None,
     scheduler: str | None = None,
-    dashboard: bool = False,
+    dashboard: bool | None = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> FitReport:
@@ -103,6 +105,8 @@ def fit(
         Threads; by default all cores. Does not change the result.
     scheduler
         Address of a dask cluster to run on, instead of threads.
+    dashboard
+        Serve dask's dashboard, where its packages are installed; None: for pictures of 8 megapixels or more.
 
     Raises
     ------
@@ -110,10 +114,13 @@ def fit(
     """
     began = time.perf_counter()
     progress = progress or Silent()
-    target = Path(output) if output is not None else Path(image).with_suffix(".ssplat")
-    check_destination(target, overwrite=overwrite)
     with open_source(image) as source:
         meta = source.meta
+        target = Path(output) if output is not None else Path(image).with_suffix(".ssplat")
+        _require_apart(Path(image), target)
+        check_destination(target, overwrite=overwrite)
+        if dashboard is None:
+            dashboard = meta.size.megapixels >= DASHBOARD_MEGAPIXELS
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
         plan = plan_fit(
@@ -127,7 +134,9 @@ def fit(
         with (
             open_workers(workers, scheduler=scheduler, dashboard=dashboard, progress=progress) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
-            working_copy(source, spare, Path(folder), levels=plan.coarsest + 1, progress=progress, workers=threads) as copy,
+            working_copy(
+                source, spare, Path(folder), levels=plan.coarsest + 1, progress=progress, workers=threads
+            ) as copy,
         ):
             initial = sample(
                 copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
@@ -145,6 +154,18 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _require_apart(source: Path, output: Path) -> None:
+    """Do nothing unless ``output`` would replace what is read.
+
+    Raises
+    ------
+    UsageError
+        They are the same file or folder.
+    """
+    if output.exists() and output.samefile(source):
+        raise UsageError(f"{output}: is the input itself", hint="name another output")
 
 
 def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None]:
@@ -237,6 +258,7 @@ def decode(
         window = _output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
+        _require_apart(Path(file), Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         progress.start("decode", size.megapixels, "MP")
         density = header.pixels_per_cm and tuple(d / view.pitch for d in header.pixels_per_cm)
@@ -246,9 +268,7 @@ def decode(
                 output, size, header.channels, view.dtype, _counted(bands, progress),
                 icc_profile=header.icc_profile, pixels_per_cm=density, overwrite=overwrite,
             )  # fmt: skip
-        return dict(
-            output=str(output), width=size.width, height=size.height, damage=[str(d) for d in opened.damage]
-        )
+        return dict(output=str(output), width=size.width, height=size.height, damage=[str(d) for d in opened.damage])
 
 
 def _counted(bands: Any, progress: Progress) -> Any:
@@ -300,7 +320,11 @@ def evaluate(
         They differ in size, channels or depth.
     """
     progress = progress or Silent()
-    with SplatFile(file) as opened, open_source(image) as source, tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
+    with (
+        SplatFile(file) as opened,
+        open_source(image) as source,
+        tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
+    ):
         view = View(opened, CpuRenderer())
         _require_alike(view, source)
         with (
@@ -365,6 +389,7 @@ def ingest(
     """Write a multiscale OME-Zarr working copy of an image, streaming; returns what is known of it."""
     progress = progress or Silent()
     with open_source(image) as source, open_workers(workers, progress=progress):
+        _require_apart(Path(image), Path(output))
         with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=workers) as copy:
             return copy.meta
 
@@ -406,7 +431,7 @@ class SplatImage:
         self.close()
 
 
-def open(file: str | Path) -> SplatImage:  # noqa: A001
+def open(file: str | Path) -> SplatImage:
     """Open a ``.ssplat`` file for reading windows."""
     return SplatImage(file)
 

@@ -1,4 +1,4 @@
-"""Names for the arrays that cross module borders. Shapes are part of the name's contract, checked by readers, not at run time."""
+"""Names for the arrays that cross module borders; shapes are part of the contract, for readers rather than at run time."""
 
 from __future__ import annotations
 

@@ -33,6 +33,9 @@ def check_destination(path: Path, *, overwrite: bool, folder: bool = False) -> N
         raise OutputExistsError(f"{path}: is a folder", hint="name a file inside it")
     if folder and path.exists() and not path.is_dir():
         raise OutputExistsError(f"{path}: is a file, and a zarr image is a folder", hint="choose another name")
+    if path.exists() and not path.is_dir() and not path.is_file():
+        # To be moved into place is to replace it: /dev/null would be gone from the machine.
+        raise OutputExistsError(f"{path}: is a device or a pipe", hint="name a file, which can be put in place whole")
     if path.exists() and not overwrite:
         raise OutputExistsError(f"{path}: exists already", hint="--overwrite replaces it")
 
@@ -55,6 +58,7 @@ def part_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     check_destination(path, overwrite=overwrite)
     part = _part(path)
+    part.unlink(missing_ok=True)  # from a run that was killed
     try:
         with disk_full_named(path):
             yield part

@@ -139,10 +139,16 @@ class FitConfig:
 
 
 _RELATIVE = OptimizerConfig(
-    parametrisation="relative", lr_xy=0.2, lr_scale=0.06, lr_rotation=0.08, lr_color=0.01, beta1=0.8, beta2=0.98,
+    parametrisation="relative",
+    lr_xy=0.2,
+    lr_scale=0.06,
+    lr_rotation=0.08,
+    lr_color=0.01,
+    beta1=0.8,
+    beta2=0.98,
     decay_share=0.3,
 )
-_DENSE = SamplingConfig(overlap=1.8)
+_DENSE = SamplingConfig(overlap=1.5)
 _SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.0)
 
 PRESETS: Mapping[str, FitConfig] = {
@@ -185,7 +191,8 @@ def read_toml(path: Path, base: FitConfig) -> FitConfig:
         raise UsageError(f"{path}: {error}", hint="--config takes a TOML file; see docs/configuration.md") from error
     if "ratio" in given or "gaussians" in given:
         given = {"ratio": None, "gaussians": None} | given
-    return _merge(base, given, where=str(path))
+    merged: FitConfig = _merge(base, given, where=str(path))
+    return merged
 
 
 def _merge(base: Any, given: Mapping[str, Any], where: str) -> Any:

@@ -43,7 +43,7 @@ class Gaussians:
 
     @property
     def channels(self) -> int:
-        return self.color.shape[1]
+        return int(self.color.shape[1])
 
     def take(self, index: Index) -> Gaussians:
         """The Gaussians at ``index`` (integers or a mask), copied."""
@@ -95,4 +95,5 @@ def covariance_to_conic(covariance: Float64[np.ndarray, "n 3"]) -> Float64[np.nd
 def half_extent(scale: Scale, rotation: Rotation) -> Float64[np.ndarray, "n 2"]:
     """Half width and half height, in pixels, of the box in which each Gaussian is not zero (tighter than eq. 8)."""
     covariance = scale_rotation_to_covariance(scale, rotation)
-    return np.sqrt(2 * CUTOFF * covariance[:, [0, 2]])
+    extent: Float64[np.ndarray, "n 2"] = np.sqrt(2 * CUTOFF * covariance[:, [0, 2]])
+    return extent

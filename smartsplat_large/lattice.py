@@ -83,14 +83,10 @@ class Window:
     def intersection(self, other: Window) -> Window:
         """The common part; empty where there is none."""
         x, y = max(self.x, other.x), max(self.y, other.y)
-        return Window(
-            x, y, max(0, min(self.x_end, other.x_end) - x), max(0, min(self.y_end, other.y_end) - y)
-        )
+        return Window(x, y, max(0, min(self.x_end, other.x_end) - x), max(0, min(self.y_end, other.y_end) - y))
 
     def contains(self, other: Window) -> bool:
-        return (
-            self.x <= other.x and self.y <= other.y and other.x_end <= self.x_end and other.y_end <= self.y_end
-        )
+        return self.x <= other.x and self.y <= other.y and other.x_end <= self.x_end and other.y_end <= self.y_end
 
     def slices(self, origin: Window) -> tuple[slice, slice]:
         """Where this window lies in an array that holds ``origin``: ``array[rows, columns]``."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -23,6 +24,7 @@ CHUNK = 256
 SHARD = 2048
 EXTRA_KEY = "smartsplat_large"
 _BAND_BYTES = 128 << 20
+_WRITERS = 2
 _COLORS = ("FF0000", "00FF00", "0000FF", "FFFFFF")
 
 
@@ -100,7 +102,10 @@ def read_window(array: Any, window: Window) -> Pixels:
 
 
 class PyramidWriter:
-    """Takes an image as full-width bands from the top and writes all levels at once, in the memory of two bands."""
+    """Takes an image as full-width bands from the top and writes all levels at once, in the memory of two bands.
+
+    A context manager: the image is whole when the block has ended without an exception.
+    """
 
     def __init__(self, folder: Path, spec: OmeZarrSpec) -> None:
         create(folder, spec)
@@ -108,6 +113,17 @@ class PyramidWriter:
         self._arrays = [open_level(folder, level) for level in range(spec.levels)]
         self._pending: list[list[Pixels]] = [[] for _ in range(spec.levels)]
         self._row = [0] * spec.levels
+        # An interrupt ends only the waiting for a write: the pool, left last, makes sure that nothing is still being
+        # written into a folder that is about to be removed.
+        self._pool = ThreadPoolExecutor(_WRITERS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        with self._pool:
+            if kind is None:
+                self._finish()
 
     def write(self, pixels: Pixels, level: int = 0) -> None:
         """The next rows of a level, of any height."""
@@ -120,7 +136,7 @@ class PyramidWriter:
             if sum(map(len, pending)) == height:
                 self._flush(level)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Write what is left at the bottom of every level."""
         for level in range(self._spec.levels):
             if self._pending[level]:
@@ -131,10 +147,14 @@ class PyramidWriter:
         band = pending[0] if len(pending) == 1 else np.concatenate(pending)
         pending.clear()
         y, self._row[level] = self._row[level], self._row[level] + len(band)
-        shard_width = self._spec.shard[1]
-        for x in range(0, band.shape[1], shard_width):
-            part = band[:, x : x + shard_width]
-            write_window(self._arrays[level], Window(x, y, part.shape[1], part.shape[0]), part)
+        step, array = self._spec.shard[1], self._arrays[level]
+        parts = [(x, band[:, x : x + step]) for x in range(0, band.shape[1], step)]
+        writes = [
+            self._pool.submit(write_window, array, Window(x, y, part.shape[1], part.shape[0]), part)
+            for x, part in parts
+        ]
+        for write in writes:
+            write.result()
         if level + 1 < self._spec.levels:
             self.write(downsample(band), level + 1)
 

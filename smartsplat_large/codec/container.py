@@ -12,7 +12,7 @@ from typing import Any
 from smartsplat_large.codec.entropy import Models
 from smartsplat_large.codec.layout import GRID_DEPTH, LEAF_RANGE, Layout, image_frame
 from smartsplat_large.codec.models import models_from_bytes, models_to_bytes
-from smartsplat_large.codec.payload import COUNT_CELLS_LIMIT, Frame
+from smartsplat_large.codec.payload import Frame
 from smartsplat_large.lattice import Size
 
 MAGIC = b"SSPL"
@@ -228,10 +228,13 @@ def head_from_bytes(body: bytes) -> Head:
 def _require_sane(layout: Layout, has_grid: bool) -> None:
     if has_grid and not max(layout.leaf + GRID_DEPTH, 1) <= layout.block_exponent <= 40:
         raise FormatError(f"blocks of 2^{layout.block_exponent} pixels: out of range")
-    grid_cells = 1 << 2 * (layout.block_exponent - layout.leaf - GRID_DEPTH) if has_grid else 0
-    cells = layout.wide.columns * layout.wide.rows
-    if max(cells, grid_cells) > COUNT_CELLS_LIMIT or not cells:
-        raise FormatError(f"a block of {max(cells, grid_cells)} cells: between 1 and {COUNT_CELLS_LIMIT} are possible")
+    frames = [layout.wide]
+    if has_grid:
+        side = 1 << (layout.block_exponent - layout.leaf - GRID_DEPTH)
+        frames.append(Frame(0, 0, side, side, GRID_DEPTH))
+    for frame in frames:
+        if not frame.is_codable:
+            raise FormatError(f"a block of {frame.columns} x {frame.rows} cells of depth {frame.depth}: out of range")
 
 
 def index_to_bytes(payloads: list[bytes]) -> bytes:

@@ -107,7 +107,13 @@ def image_frame(size: Size, leaf: int, depth: int) -> Frame:
 
 
 def wide_frame(layout: Layout, cell: Int64[np.ndarray, "n 2"]) -> Frame:
-    """A frame around the image, or around more where centres lie outside, with about 16 Gaussians a coarse cell."""
+    """A frame around the image, or around more where centres lie outside, with about 16 Gaussians a coarse cell.
+
+    Raises
+    ------
+    ValueError
+        The centres are too far apart to be numbered: billions of cells, far beyond any image.
+    """
     edge = image_frame(layout.size, layout.leaf, 0)
     low = np.minimum(cell.min(axis=0, initial=0), 0)
     high = np.maximum(cell.max(axis=0, initial=0) + 1, (edge.columns, edge.rows))
@@ -117,4 +123,7 @@ def wide_frame(layout: Layout, cell: Int64[np.ndarray, "n 2"]) -> Frame:
     if (low == 0).all() and (high == (edge.columns, edge.rows)).all():
         return image_frame(layout.size, layout.leaf, depth)
     columns, rows = (-(-(high - low) >> depth)).tolist()
-    return Frame(int(low[0]), int(low[1]), int(columns), int(rows), depth)
+    frame = Frame(int(low[0]), int(low[1]), int(columns), int(rows), depth)
+    if not frame.is_codable:
+        raise ValueError(f"centres from {low} to {high} cells of 2^{layout.leaf} pixels are too far apart")
+    return frame

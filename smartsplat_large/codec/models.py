@@ -29,6 +29,7 @@ HISTOGRAM_TOKEN_BITS = 5.0
 """What a token of a histogram costs in the header, measured after deflation; used to decide whether one pays."""
 SMALLEST_SHARE = 2.0**-24
 """Where a token's share of the weights falls below this, the coder still gives it so much."""
+FAR_CENTRE = 49
 _START = Kernel(centre=0, width=16, shape=1)
 
 
@@ -99,11 +100,12 @@ def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
     def cost(kernel: Kernel) -> float:
         return sum(_bits(counts, kernel.weights(stream, context)) for context, counts in present)
 
-    # A start per sign: from a centre of 0 the way to a far centre leads uphill.
-    best, best_cost = min(
-        (_descend(cost, k) for k in (start, replace(start, centre=49), replace(start, centre=-49))), key=lambda f: f[1]
-    ) if start == _START else _descend(cost, start)  # fmt: skip
-    return best if math.isfinite(best_cost) else Kernel()
+    starts = [start]
+    if start == _START:
+        # From a centre of 0 the way to a far centre leads uphill.
+        starts += [replace(start, centre=FAR_CENTRE), replace(start, centre=-FAR_CENTRE)]
+    best, best_bits = min((_descend(cost, begin) for begin in starts), key=lambda found: found[1])
+    return best if math.isfinite(best_bits) else Kernel()
 
 
 def _descend(cost: Callable[[Kernel], float], kernel: Kernel) -> tuple[Kernel, float]:

@@ -8,10 +8,13 @@ import numpy as np
 from jaxtyping import Int64
 
 from smartsplat_large.codec.entropy import MAX_CONTEXT, Coder
-from smartsplat_large.codec.quantize import Strength, Symbols, octave, place_levels, turn_levels
+from smartsplat_large.codec.quantize import MAX_AMPLITUDE, Strength, Symbols, octave, place_levels, turn_levels
 
 Ints = Int64[np.ndarray, "n"]
 COUNT_CELLS_LIMIT = 1 << 22
+"""Coarse cells of a frame."""
+KEY_BITS = 62
+"""Leaf cells of a frame are numbered with at most so many bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,12 @@ class Frame:
     columns: int
     rows: int
     depth: int
+
+    @property
+    def is_codable(self) -> bool:
+        """Whether its cells can be counted and numbered."""
+        cells = self.columns * self.rows
+        return 0 < cells <= COUNT_CELLS_LIMIT and cells.bit_length() + 2 * self.depth <= KEY_BITS
 
 
 class CorruptPayloadError(Exception):
@@ -108,6 +117,8 @@ def _code_color(
     context = np.zeros(count, np.int64)
     for index, stream in enumerate(component_streams(channels)):
         found[:, index] = coder.tokens(stream, context, None if color is None else color[:, index])
+        if np.abs(found[:, index]).max(initial=0) > MAX_AMPLITUDE:
+            raise CorruptPayloadError("a colour out of range")
         if index == 0:
             context = np.minimum(octave(np.abs(found[:, 0])), MAX_CONTEXT)
     return found

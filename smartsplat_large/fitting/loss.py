@@ -91,7 +91,7 @@ def _pointwise(rendered: Any, target: Any, core: Any, l1: Any, l2: Any, gradient
     absolute, squared = 0.0, 0.0
     for c in range(rendered.shape[0]):
         for y in range(top, bottom):
-            row_absolute, row_squared = np.float32(0), np.float32(0)
+            row_absolute, row_squared = 0.0, 0.0
             for x in range(left, right):
                 r = min(max(rendered[c, y, x], np.float32(0)), np.float32(1)) - target[c, y, x]
                 row_absolute += abs(r)

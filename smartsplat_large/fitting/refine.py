@@ -16,7 +16,7 @@ from smartsplat_large.array_types import Color, Planes, Scale, Xy
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block
 
-_PROFIT = 2.0
+_PROFIT = 0.25
 WIDTHS = (0.3, 0.6)
 """Standard deviations tried, as shares of the Gaussians' mean spacing."""
 
@@ -51,7 +51,8 @@ class Proposals:
 def removal_cost(gaussians: Gaussians) -> Float64[np.ndarray, "n"]:
     """Squared error, summed over pixels and channels, that taking each Gaussian away would add."""
     energy = np.square(gaussians.color, dtype=np.float64).sum(1)
-    return energy * np.pi * gaussians.scale.prod(1, dtype=np.float64)
+    cost: Float64[np.ndarray, "n"] = energy * np.pi * gaussians.scale.prod(1, dtype=np.float64)
+    return cost
 
 
 def propose(residual: Planes, block: Block, pitch: float, spacing: float, count: int) -> Proposals:

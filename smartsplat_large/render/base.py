@@ -35,9 +35,7 @@ class Renderer(Protocol):
         """SmartSplat eq. 4 without the final clamp: ``(channels, height, width)`` float32."""
         ...
 
-    def backward(
-        self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0
-    ) -> Gradients:
+    def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         """Gradients of ``sum(d_planes * forward(...))``."""
         ...
 

@@ -25,7 +25,6 @@ def write(folder: Path, spec: OutputSpec, bands: Iterator[Pixels]) -> None:
         icc_profile=spec.icc_profile,
         pixels_per_cm=spec.pixels_per_cm,
     )
-    writer = PyramidWriter(folder, zarr_spec)
-    for band in bands:
-        writer.write(band)
-    writer.finish()
+    with PyramidWriter(folder, zarr_spec) as writer:
+        for band in bands:
+            writer.write(band)

@@ -58,7 +58,7 @@ def ingest(
     progress = progress or Silent()
     spec = _spec(source, levels)
     with part_folder(output, overwrite=overwrite) as folder:
-        progress.start("ingest", sum(spec.size.at_level(k).pixels for k in range(spec.levels)) / 1e6, "MP")
+        progress.start("ingest", _megapixels(spec), "MP")
         if source.meta.cheap_windows:
             _by_shards(source, folder, spec, progress, workers)
         else:
@@ -115,12 +115,17 @@ def _spec(source: ImageSource, levels: int | None) -> OmeZarrSpec:
     )
 
 
+def _megapixels(spec: OmeZarrSpec) -> float:
+    """Of all levels."""
+    return sum(spec.size.at_level(level).megapixels for level in range(spec.levels))
+
+
 def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress) -> None:
-    writer = PyramidWriter(folder, spec)
-    for window, pixels in bands(source, _BANDS_OF_ROWS):
-        writer.write(pixels)
-        progress.advance(window.pixels / 1e6 * 4 / 3)
-    writer.finish()
+    share = _megapixels(spec) / spec.size.pixels
+    with PyramidWriter(folder, spec) as writer:
+        for window, pixels in bands(source, _BANDS_OF_ROWS):
+            writer.write(pixels)
+            progress.advance(window.pixels * share)
 
 
 def _by_shards(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:

@@ -27,7 +27,9 @@ def score_file(source: ImageSource, view: View, workers: Workers, progress: Prog
     cores = core_windows(source.meta.size)
     progress.start(stage, source.meta.size.megapixels, "MP")
     scores = []
-    for core, score in zip(cores, workers.map(score_core, Comparison(source, view, cores), range(len(cores))), strict=True):
+    for core, score in zip(
+        cores, workers.map(score_core, Comparison(source, view, cores), range(len(cores))), strict=True
+    ):
         scores.append(score)
         progress.advance(core.pixels / 1e6)
     return merge_scores(scores)

@@ -20,7 +20,7 @@ from smartsplat_large.streaming.workers import Workers
 
 RELOCATIONS = 12
 
-_DIVERGED = 3.0
+_DIVERGED = 2.0
 """A loss this many times the best one means that the steps were too long."""
 
 
@@ -77,7 +77,9 @@ def fit_gaussians(
                 state.step(gradients, best.rate * rate_at(taken / config.steps, config.optimizer))
             taken += 1
             if config.relocate_share and relocates_after(taken, config):
-                relocate(sweep, state, config.relocate_share, workers)
+                # The coarsest level still shows four pixels between Gaussians: enough to see where one is missing.
+                judged = prepare_sweep(source, renderer, state.gaussians(), plan.block, plan.coarsest, config.loss)
+                relocate(judged, state, config.relocate_share, workers)
             progress.advance(psnr=sums.psnr, level=phase.level)
     gaussians = state.gaussians()
     sums = sweep_loss(prepare_sweep(source, renderer, gaussians, plan.block, 0, config.loss), workers)

@@ -12,6 +12,10 @@ from smartsplat_large.lattice import Size
 BLOCK_HALO = 5
 _BLOCK_SIDES = (1024, 512, 256, 128)
 _BLOCKS_WANTED = 12
+_PIXELS_BETWEEN = 4
+"""Pixels of the coarsest level between neighbouring Gaussians."""
+_SMALLEST_SIDE = 64
+"""Pixels that the coarsest level keeps at least on its shorter side."""
 _BLOCK_PIXEL_ARRAYS = 4
 """float32 arrays of a block that live at once: rendered, target, gradient, and the loss's scratch (padded planes and
 partials come to one channel's worth each, counted below)."""
@@ -57,7 +61,9 @@ def plan_fit(
     MemoryLimitError
         Not even the smallest block fits.
     """
-    side = next((b for b in _BLOCK_SIDES if -(-size.width // b) * -(-size.height // b) >= _BLOCKS_WANTED), _BLOCK_SIDES[-1])
+    side = next(
+        (b for b in _BLOCK_SIDES if -(-size.width // b) * -(-size.height // b) >= _BLOCKS_WANTED), _BLOCK_SIDES[-1]
+    )
     sides = [b for b in _BLOCK_SIDES if b <= side]
     footprints = [project(size, channels, itemsize, gaussians, b, workers) for b in sides]
     fitting = (pair for pair in zip(sides, footprints, strict=True) if pair[1].total <= memory_bytes)
@@ -90,8 +96,14 @@ def project(size: Size, channels: int, itemsize: int, gaussians: int, block: int
 def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     """Coarse levels first. A level serves while its pixels are a quarter of the Gaussians' spacing or less."""
     spacing = math.sqrt(size.pixels / gaussians)
-    coarsest = max(0, min(math.floor(math.log2(max(spacing / 4, 1))), math.floor(math.log2(min(size.width, size.height) / 64)) if min(size.width, size.height) >= 64 else 0))
+    shorter = min(size.width, size.height)
+    coarsest = min(_halvings(spacing / _PIXELS_BETWEEN), _halvings(shorter / _SMALLEST_SIDE))
     coarse = round(config.steps * config.coarse_share) if coarsest else 0
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
     return (*levels, Phase(0, config.steps - coarse))
+
+
+def _halvings(factor: float) -> int:
+    """How often ``factor`` can be halved before it falls below 1."""
+    return max(0, math.floor(math.log2(factor))) if factor >= 1 else 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
+from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.refine import Proposals, exchange, propose
 from smartsplat_large.pixels import to_planes
-from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.streaming.sweep import Sweep
 from smartsplat_large.streaming.workers import Workers
 

@@ -6,6 +6,8 @@ column of kernel values a Gaussian.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float64
 
@@ -27,14 +29,21 @@ Columns = Float64[np.ndarray, "n c"]
 
 
 def solve_colors(
-    source: ImageSource, renderer: Renderer, gaussians: Gaussians, block: int, level: int, iterations: int, workers: Workers
+    source: ImageSource,
+    renderer: Renderer,
+    gaussians: Gaussians,
+    block: int,
+    level: int,
+    iterations: int,
+    workers: Workers,
 ) -> Gaussians:
     """``gaussians`` with better colours, after some iterations from the colours they have."""
 
     def apply(colors: Columns) -> Columns:
         with_colors = Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
         sweep = prepare_sweep(source, renderer, with_colors, block, level, _SQUARED)
-        return _gather(sweep, workers, correlate_rendering) + _DAMPING * diagonal * colors
+        image: Columns = _gather(sweep, workers, correlate_rendering) + _DAMPING * diagonal * colors
+        return image
 
     energy = np.pi * gaussians.scale.prod(1, dtype=np.float64) / 4.0**level
     diagonal = np.maximum(energy, 0.1)[:, None]
@@ -55,9 +64,9 @@ def solve_colors(
     return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
 
 
-def _gather(sweep: Sweep, workers: Workers, task: object) -> Columns:
+def _gather(sweep: Sweep, workers: Workers, task: Callable[[Sweep, int], tuple[Index, Columns]]) -> Columns:
     total = np.zeros(sweep.gaussians.color.shape)
-    for ids, part in workers.map(task, sweep, range(len(sweep.grid))):  # type: ignore[arg-type]
+    for ids, part in workers.map(task, sweep, range(len(sweep.grid))):
         total[ids] += part
     return total
 

@@ -36,6 +36,7 @@ class Workers:
     def map(self, function: Callable[[T, int], R], shared: T, items: Iterable[int]) -> Iterator[R]:
         """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker."""
         listed = list(items)
+        submit: Callable[..., Any]
         if self._client is None or not (self._remote or len(listed) >= _WORTH_SCHEDULING):
             submit = functools.partial(self._threads.submit, function, shared)
         else:
@@ -96,7 +97,9 @@ def open_workers(
             client = stack.enter_context(_connect(scheduler))
             count = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
             if not count:
-                raise UsageError(f"the scheduler at {scheduler} has no workers", hint="start some with: dask worker ADDRESS")
+                raise UsageError(
+                    f"the scheduler at {scheduler} has no workers", hint="start some with: dask worker ADDRESS"
+                )
             progress.note(f"dask dashboard: {client.dashboard_link}")
         elif dashboard and has_dashboard():
             client, address = stack.enter_context(_local_cluster(count))
@@ -136,6 +139,7 @@ def _connect(address: str) -> Iterator[Any]:
 def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
     """A cluster of one in-process worker, so that tasks share this process's memory and its limit."""
     import logging
+    import tempfile
     import warnings
 
     import dask
@@ -146,8 +150,10 @@ def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
     with dask.config.set(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         with (
+            # Or the worker would leave its lock files in the temporary folder of the machine.
+            tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True) as scratch,
             LocalCluster(
-                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
+                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, local_directory=scratch,
                 dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
             ) as cluster,
             Client(cluster) as client,

@@ -18,9 +18,7 @@ REFERENCE = ReferenceRenderer()
 def batch(xy, scale, rotation, channels: int = 3, seed: int = 0) -> Gaussians:
     n = len(xy)
     color = np.random.default_rng(seed).normal(0.3, 0.5, (n, channels)).astype(np.float32)
-    return Gaussians(
-        np.asarray(xy, float), np.asarray(scale, np.float32), np.asarray(rotation, np.float32), color
-    )
+    return Gaussians(np.asarray(xy, float), np.asarray(scale, np.float32), np.asarray(rotation, np.float32), color)
 
 
 def scattered(n: int, window: Window, pitch: float, smallest: float, largest: float, channels: int) -> Gaussians:

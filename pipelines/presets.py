@@ -1,0 +1,110 @@
+"""Quality, time and bytes of the presets over ratios and pictures, beside JPEG files of the same bytes.
+
+    python pipelines/presets.py PICTURE... [--presets fast balanced paper=5000] [--ratios 20 50 100 200]
+                                [--crop 2048x2048] [--json FILE]
+
+Runs in the environment that pipelines/check.py sets up. ``paper=5000`` lowers a preset's number of steps. A JPEG is the best
+that Pillow makes in at most as many bytes, over all qualities with and without subsampled colours; where not even the worst
+is as small, it stands there with its own bytes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
+from rival_jpeg import best_jpeg
+
+from smartsplat_large import api
+from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.source import open_source
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One file, and the JPEG beside it."""
+
+    picture: str
+    preset: str
+    wanted_ratio: float
+    psnr: float | None
+    ms_ssim: float | None
+    seconds: float
+    bytes: int
+    ratio: float
+    gaussians: int
+    peak_rss_bytes: int
+    jpeg_psnr: float
+    jpeg_ms_ssim: float | None
+    jpeg_bytes: int
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("pictures", nargs="+", type=Path)
+    arguments.add_argument("--presets", nargs="+", default=["fast", "balanced"], metavar="NAME[=STEPS]")
+    arguments.add_argument("--ratios", nargs="+", type=float, default=[20, 50, 100, 200])
+    arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
+        for picture in given.pictures:
+            copy = lossless_copy(picture, given.crop, Path(folder))
+            for name, ratio in itertools.product(given.presets, given.ratios):
+                note(f"{picture.name}: {name} at ratio {ratio:g}")
+                config = configured(name).replace(ratio=ratio, seed=given.seed)
+                rows.append(measure(picture.name, copy, name, config, Path(folder)))
+    publish(report(rows), given.json, rows, crop=given.crop, seed=given.seed)
+
+
+def configured(name: str) -> FitConfig:
+    """``fast``, or ``paper=5000`` for another number of steps than the preset's own."""
+    base, _, steps = name.partition("=")
+    return preset(base).replace(steps=int(steps)) if steps else preset(base)
+
+
+def measure(picture: str, copy: Path, name: str, config: FitConfig, folder: Path) -> Row:
+    """Fit one picture, and make the JPEG that rivals the file."""
+    done = api.fit(copy, folder / "fit.ssplat", config=config, overwrite=True)
+    with open_source(copy) as source:
+        pixels = read_window(source, source.meta.size.window)
+    jpeg, rival = best_jpeg(pixels, done.bytes)
+    assert config.ratio is not None
+    return Row(
+        picture, name, config.ratio, done.psnr, done.ms_ssim, done.seconds, done.bytes, done.ratio, done.gaussians,
+        done.peak_rss_bytes, rival.psnr(), rival.ms_ssim(), len(jpeg),
+    )  # fmt: skip
+
+
+def report(rows: list[Row]) -> str:
+    """A row a file."""
+    headings = (
+        "picture",
+        "preset",
+        "ratio",
+        "PSNR dB",
+        "MS-SSIM",
+        "seconds",
+        "bytes",
+        "JPEG PSNR dB",
+        "JPEG MS-SSIM",
+        "JPEG bytes",
+    )
+    return table(
+        headings,
+        [
+            (
+                row.picture, row.preset, f"{row.wanted_ratio:g}", fixed(row.psnr, 2), fixed(row.ms_ssim, 4),
+                fixed(row.seconds, 1), row.bytes, fixed(row.jpeg_psnr, 2), fixed(row.jpeg_ms_ssim, 4), row.jpeg_bytes,
+            )
+            for row in rows
+        ],
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    guarded(main)

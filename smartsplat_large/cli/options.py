@@ -1,0 +1,90 @@
+"""What options take, beyond what click knows, and the settings that those of ``fit`` amount to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from smartsplat_large.config import PRESETS, FitConfig, preset, read_toml
+from smartsplat_large.errors import UsageError
+from smartsplat_large.lattice import Window
+from smartsplat_large.memory import parse_bytes
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DEFAULT_PRESET = "balanced"
+
+
+def to_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Callback of an option: ``4GiB``, ``500MB``, ``65536``."""
+    return parse_bytes(value)
+
+
+def to_region(ctx: click.Context, param: click.Parameter, value: str | None) -> Window | None:
+    """Callback of an option: ``X,Y,W,H``. Whether it lies in the picture is for the command to say."""
+    if value is None:
+        return None
+    numbers = [part.strip() for part in value.split(",")]
+    if len(numbers) != 4 or not all(re.fullmatch(r"[+-]?[0-9]{1,18}", number) for number in numbers):
+        raise UsageError(
+            f"--region {value!r} is not X,Y,W,H", hint="four whole numbers, in pixels of the full size: 0,0,1024,768"
+        )
+    return Window(*map(int, numbers))
+
+
+def json_option(command: Command) -> Command:
+    """``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
+
+
+def quiet_option(command: Command) -> Command:
+    """``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Show no progress.")(command)
+
+
+def overwrite_option(command: Command) -> Command:
+    """``--overwrite``."""
+    return click.option("--overwrite", is_flag=True, help="Replace an output that exists, once the new one is whole.")(
+        command
+    )
+
+
+def workers_option(command: Command) -> Command:
+    """``--workers``."""
+    kind = click.IntRange(min=1)
+    return click.option(
+        "--workers", type=kind, metavar="N", help="Threads. They do not change the result.  [all cores]"
+    )(command)
+
+
+def fit_config(
+    *,
+    preset_name: str | None,
+    file: Path | None,
+    ratio: float | None,
+    gaussians: int | None,
+    steps: int | None,
+    seed: int | None,
+) -> FitConfig:
+    """The preset, what the file says on top of it, and the flags on top of both.
+
+    Raises
+    ------
+    UsageError
+        A value is out of range, or the flags contradict each other.
+    """
+    if ratio is not None and gaussians is not None:
+        raise UsageError("--ratio and --gaussians exclude each other", hint="give one of them")
+    name = preset_name or (read_toml(file, PRESETS[DEFAULT_PRESET]).preset if file else DEFAULT_PRESET)
+    config = preset(name)
+    if file:
+        config = read_toml(file, config)
+    changes: dict[str, Any] = {"preset": name}
+    if ratio is not None or gaussians is not None:
+        changes |= {"ratio": ratio, "gaussians": gaussians}
+    changes |= {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    return config.replace(**changes)

@@ -1,0 +1,57 @@
+"""From the arguments of a process to its exit code."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import click
+
+from smartsplat_large.cli.commands import program
+from smartsplat_large.cli.failures import DEBUG, exit_code, report
+from smartsplat_large.cli.interrupts import interrupts
+
+
+def main() -> int:
+    """The console script: what concerns the process as a whole, then :func:`run`."""
+    if not sys.warnoptions and DEBUG not in os.environ:
+        # What the libraries below have to say to programmers would break the promise of one line an error.
+        warnings.simplefilter("ignore")
+        logging.getLogger().addHandler(logging.NullHandler())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A file name need not be text; it must not be what ends a run in an encoding error.
+            stream.reconfigure(errors="backslashreplace")
+    return run(sys.argv[1:])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out one command line; returns the exit code, and raises nothing."""
+    try:
+        with interrupts():
+            program.main(list(arguments), prog_name="smartsplat-large", standalone_mode=False)
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_stdout()
+        return 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except BaseException as error:
+        report(error)
+        if isinstance(error, OSError):
+            _leave_stdout()
+        return exit_code(error)
+    return 0
+
+
+def _leave_stdout() -> None:
+    """Nobody reads on; point it elsewhere, or the interpreter complains about it when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

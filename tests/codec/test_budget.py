@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from smartsplat_large.codec import budget as budget_module
+from smartsplat_large.codec import encode, encode_to_budget
+from smartsplat_large.errors import UsageError
+from smartsplat_large.lattice import Size
+
+
+@pytest.mark.parametrize(
+    ("size", "ratio"),
+    [
+        (Size(64, 64), 5), (Size(64, 64), 100), (Size(300, 200), 20), (Size(768, 512), 50), (Size(768, 512), 5000),
+        (Size(1000, 1000), 200), (Size(4096, 4096), 1000), (Size(4096, 4096), 5000), (Size(1, 9000), 20),
+    ],
+)  # fmt: skip
+def test_budgets_are_filled_and_kept(batch, size, ratio):
+    budget = size.pixels * 3 // ratio
+    given = batch(max(1, round(budget / 4.8)), size)
+    encoded = encode_to_budget(given, size=size, bits=8, budget_bytes=budget)
+    assert 0.97 * budget <= encoded.size_bytes <= budget
+    assert not encoded.under_budget
+    assert encoded.fineness * 1.1 >= 0.25
+
+
+def test_too_many_gaussians_lose_the_least_important(batch):
+    size = Size(500, 500)
+    given = batch(1000, size)
+    importance = np.arange(1000)[::-1].astype(float)
+    encoded = encode_to_budget(given, size=size, bits=8, budget_bytes=1000, importance=importance)
+    assert 970 <= encoded.size_bytes <= 1000
+    assert 200 < len(encoded.kept) < 500
+    assert encoded.kept.max() < 600
+
+
+def test_too_few_gaussians_leave_budget_over(batch):
+    size = Size(500, 500)
+    encoded = encode_to_budget(batch(20, size), size=size, bits=8, budget_bytes=10_000)
+    assert encoded.under_budget
+    assert encoded.fineness > 200
+
+
+def test_extras_give_way_to_gaussians(batch):
+    size = Size(500, 500)
+    given = batch(200, size)
+    metadata = {"note": "".join(map(str, range(100)))}
+    tight = encode_to_budget(given, size=size, bits=8, budget_bytes=1000, metadata=metadata)
+    assert tight.dropped_extras
+    roomy = encode_to_budget(batch(3000, size), size=size, bits=8, budget_bytes=15_000, metadata=metadata)
+    assert not roomy.dropped_extras
+    assert 14_550 <= roomy.size_bytes <= 15_000
+
+
+def test_a_budget_below_one_gaussian_is_refused(batch):
+    with pytest.raises(UsageError, match="20 bytes holds not one Gaussian"):
+        encode_to_budget(batch(30, Size(64, 64)), size=Size(64, 64), bits=8, budget_bytes=20)
+    size = Size(64, 64)
+    least = encode_to_budget(batch(30, size), size=size, bits=8, budget_bytes=60)
+    assert len(least.kept) >= 1
+    assert least.size_bytes <= 60
+
+
+def test_large_batches_search_on_a_sample(batch, monkeypatch):
+    monkeypatch.setattr(budget_module, "SAMPLED_ABOVE", 5000)
+    monkeypatch.setattr(budget_module, "SAMPLE_BLOCKS", 3)
+    size = Size(3000, 2000)
+    given = batch(20_000, size)
+    attempts = []
+    plain = budget_module.pack
+
+    def counting(gaussians, *rest, **settings):
+        attempts.append(len(gaussians))
+        return plain(gaussians, *rest, **settings)
+
+    monkeypatch.setattr(budget_module, "pack", counting)
+    encoded = encode_to_budget(given, size=size, bits=8, budget_bytes=90_000)
+    assert 0.97 * 90_000 <= encoded.size_bytes <= 90_000
+    assert sum(count > 15_000 for count in attempts) <= 3
+
+
+def test_finer_files_are_larger(batch):
+    size = Size(500, 500)
+    given = batch(300, size)
+    sizes = [encode(given, size=size, bits=8, fineness=f).size_bytes for f in (0.25, 0.5, 1, 4, 64)]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 2 * sizes[0]

@@ -1,0 +1,91 @@
+"""Adam against torch's own, in both parametrisations."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from smartsplat_large.config import OptimizerConfig
+from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState
+from smartsplat_large.gaussians import Gaussians, scale_rotation_to_covariance
+from smartsplat_large.lattice import Size
+from smartsplat_large.render.base import Gradients
+
+SIZE = Size(200, 100)
+
+
+def some(n: int = 7) -> Gaussians:
+    rng = np.random.default_rng(0)
+    f32 = np.float32
+    return Gaussians(
+        rng.uniform(0, 100, (n, 2)), rng.uniform(1, 5, (n, 2)).astype(f32),
+        rng.uniform(-1.5, 1.5, n).astype(f32), rng.uniform(0, 1, (n, 3)).astype(f32),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("parametrisation", ["paper", "relative"])
+def test_steps_are_those_of_torch(parametrisation: str) -> None:
+    config = OptimizerConfig(parametrisation=parametrisation, lr_xy=0.01)
+    start = some()
+    state = AdamState.start(start, SIZE, config)
+    xy = torch.tensor(start.xy, requires_grad=True)
+    raw = torch.tensor(state.raw.astype(np.float64), requires_grad=True)
+    spacing = np.sqrt(SIZE.pixels / len(start))
+    reach = torch.tensor([100.0, 50.0] if parametrisation == "paper" else [spacing, spacing], dtype=torch.float64)
+    units = torch.zeros_like(xy, requires_grad=True)
+    rates = [0.01, config.lr_scale, config.lr_rotation, config.lr_color]
+    parts = [raw[:, :2].detach().clone(), raw[:, 2:3].detach().clone(), raw[:, 3:].detach().clone()]
+    variables = [units, *(p.requires_grad_() for p in parts)]
+    adam = torch.optim.Adam(
+        [{"params": [v], "lr": r} for v, r in zip(variables, rates, strict=True)], betas=(0.9, 0.999), eps=1e-15
+    )
+    for step in range(5):
+        rng = np.random.default_rng(step)
+        g = Gradients(*(rng.normal(size=s) for s in [(7, 2), (7, 2), (7,), (7, 3)]))
+        state.step(g, 1.0)
+        adam.zero_grad()
+        scale = variables[1].abs() if parametrisation == "paper" else variables[1].exp()
+        turn = 2 * np.pi * torch.sigmoid(variables[2]) if parametrisation == "paper" else variables[2]
+        moved = xy.detach() + units * reach
+        terms = [(moved, g.xy), (scale, g.scale), (turn[:, 0], g.rotation), (variables[3], g.color)]
+        sum((value * torch.tensor(d)).sum() for value, d in terms).backward()
+        adam.step()
+    np.testing.assert_allclose(state.xy, (xy + units * reach).detach().numpy(), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(state.raw, torch.cat(variables[1:], 1).detach().numpy(), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("parametrisation", ["paper", "relative"])
+def test_the_start_is_what_was_given(parametrisation: str) -> None:
+    start = some()
+    again = AdamState.start(start, SIZE, OptimizerConfig(parametrisation=parametrisation)).gaussians()
+    np.testing.assert_allclose(
+        scale_rotation_to_covariance(again.scale, again.rotation),
+        scale_rotation_to_covariance(start.scale, start.rotation),
+        rtol=1e-4,
+    )
+    np.testing.assert_array_equal(again.xy, start.xy)
+    np.testing.assert_array_equal(again.color, start.color)
+
+
+@pytest.mark.parametrize("parametrisation", ["paper", "relative"])
+def test_scales_stay_within_their_limits(parametrisation: str) -> None:
+    config = OptimizerConfig(parametrisation=parametrisation, lr_scale=3.0)
+    state = AdamState.start(some(), SIZE, config)
+    zero = Gradients(np.zeros((7, 2)), np.ones((7, 2)), np.zeros(7), np.zeros((7, 3)))
+    for _ in range(20):
+        state.step(zero, 1.0)
+        scale = state.gaussians().scale
+        assert np.isfinite(scale).all()
+        assert scale.min() >= MIN_SCALE * (1 - 1e-6)
+        assert scale.max() <= state.max_scale * (1 + 1e-6)
+
+
+def test_replaced_rows_start_afresh() -> None:
+    state = AdamState.start(some(), SIZE, OptimizerConfig(parametrisation="relative"))
+    state.step(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3))), 1.0)
+    index = np.array([2, 5])
+    state.replace(index, some().take(index), SIZE)
+    assert not state.mean[index].any()
+    assert state.mean[[0, 1, 3, 4, 6]].all()
+    np.testing.assert_allclose(state.gaussians().scale[index], some().scale[index], rtol=1e-6)

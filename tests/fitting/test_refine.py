@@ -1,0 +1,61 @@
+"""Matching pursuit: the gain that is promised is the gain that is had."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from smartsplat_large.fitting.refine import exchange, propose, removal_cost
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.render.cpu import CpuRenderer
+
+SIZE = Size(120, 90)
+CPU = CpuRenderer()
+
+
+def one(x: float, y: float, scale: float, color: float = 0.5) -> Gaussians:
+    f32 = np.float32
+    return Gaussians(np.array([[x, y]]), np.full((1, 2), scale, f32), np.zeros(1, f32), np.full((1, 3), color, f32))
+
+
+def test_a_missing_gaussian_is_found_where_it_was() -> None:
+    missing = one(40.5, 30.5, 3.0)
+    residual = CPU.forward(missing, SIZE.window)
+    block = BlockGrid(SIZE, 200)[0]
+    best = propose(residual, block, 1.0, spacing=10.0, count=1)
+    np.testing.assert_allclose(best.xy[0], missing.xy[0], atol=1)
+    after = residual - CPU.forward(best.gaussians(), SIZE.window)
+    had = np.square(residual).sum() - np.square(after).sum()
+    assert had == pytest.approx(best.gain[0], rel=0.1)
+    assert had > 0.9 * np.square(residual).sum()
+
+
+def test_proposals_lie_in_the_core() -> None:
+    rng = np.random.default_rng(0)
+    grid = BlockGrid(SIZE, 50, 5)
+    for block in grid:
+        residual = rng.normal(size=(3, *block.outer.shape)).astype(np.float32)
+        found = propose(residual, block, 2.0, spacing=12.0, count=50)
+        x, y = found.xy.T / 2
+        assert len(found.gain) > 5
+        assert ((x >= block.core.x) & (x < block.core.x_end)).all()
+        assert ((y >= block.core.y) & (y < block.core.y_end)).all()
+
+
+def test_removal_costs_the_energy_of_an_isolated_gaussian() -> None:
+    gaussian = one(60, 45, 4.0)
+    energy = np.square(CPU.forward(gaussian, SIZE.window)).sum()
+    assert removal_cost(gaussian)[0] == pytest.approx(energy, rel=0.05)
+
+
+def test_only_profitable_exchanges_are_made() -> None:
+    weak, strong = one(10, 10, 2, 0.01), one(100, 80, 5, 0.9)
+    both = Gaussians.concatenate([strong, weak])
+    residual = CPU.forward(one(50.5, 40.5, 3), SIZE.window)
+    proposals = propose(residual, BlockGrid(SIZE, 200)[0], 1.0, spacing=10.0, count=5)
+    index, accepted = exchange(both, proposals, limit=2)
+    assert index.tolist() == [1], "the weak one goes, the strong one stays"
+    np.testing.assert_allclose(accepted.xy[0], [50.5, 40.5], atol=1)
+    index, _ = exchange(strong, propose(residual * 1e-3, BlockGrid(SIZE, 200)[0], 1.0, 10.0, 5), limit=1)
+    assert not len(index)
