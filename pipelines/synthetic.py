@@ -33,5 +33,6 @@ def _bands(size: Size, height: int) -> Iterator[Pixels]:
 
 def _mirrored(index: Index, side: int) -> Index:
     """Where in ``side`` pixels each of any number of pixels comes from: forth, back, forth."""
-    place = index % (2 * side)
-    return np.minimum(place, 2 * side - 1 - place)
+    period = np.concatenate([np.arange(side), np.arange(side)[::-1]])
+    places: Index = period[index % (2 * side)]
+    return places

@@ -185,14 +185,16 @@ def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None
             hint="for less compression than that, a lossless format is the better choice",
         )
     limit = math.floor(meta.raw_bytes / config.ratio)
+    if limit < SMALLEST_FILE:
+        largest = math.floor(meta.raw_bytes / SMALLEST_FILE)
+        raise UsageError(
+            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
+            hint=f"--ratio {largest} or lower" if largest >= SMALLEST_RATIO
+            else "so small a picture cannot shrink; --gaussians N fits it all the same",
+        )  # fmt: skip
     if config.preset == "paper":
         return budget(meta.size, config.ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
     count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
-    if limit < SMALLEST_FILE:
-        raise UsageError(
-            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
-            hint=f"--ratio {max(SMALLEST_RATIO, math.floor(meta.raw_bytes / (2 * SMALLEST_FILE))):g} or lower",
-        )
     return max(count, 1), limit
 
 

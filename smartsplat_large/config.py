@@ -188,7 +188,9 @@ def read_toml(path: Path, base: FitConfig) -> FitConfig:
     try:
         given = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: {error}", hint="--config takes a TOML file; see docs/configuration.md") from error
+        raise UsageError(
+            f"{path}: {getattr(error, 'strerror', None) or error}", hint="--config takes a TOML file; see docs/configuration.md"
+        ) from error
     if "ratio" in given or "gaussians" in given:
         given = {"ratio": None, "gaussians": None} | given
     merged: FitConfig = _merge(base, given, where=str(path))

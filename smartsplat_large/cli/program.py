@@ -33,8 +33,12 @@ def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; returns the exit code, and raises nothing."""
     try:
         with interrupts():
-            program.main(list(arguments), prog_name="smartsplat-large", standalone_mode=False)
+            # Not program.main: it answers Ctrl-C with an empty line of its own.
+            with program.make_context("smartsplat-large", list(arguments)) as context:
+                program.invoke(context)
             sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        return done.exit_code
     except BrokenPipeError:
         _leave_stdout()
         return 0

@@ -219,7 +219,7 @@ class SplatFile:
         damage = Damage(f"block {entry.number}", entry.window, entry.offset, entry.length, reason)
         self._note(damage)
         if on_damage == "raise":
-            raise self._file.error(str(damage), "fetch the file again, or decode around the damage")
+            raise self._file.error(str(damage), "fetch the file again; decode --skip-damage leaves the block out")
 
     def _symbols(self, entry: Entry, on_damage: OnDamage) -> Symbols | None:
         """The symbols of a block; None where it is empty, or damaged and that is to be skipped."""

@@ -54,13 +54,15 @@ def _exp_negative(t: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _row_run(a: float, rest: float, center: float, right: int) -> Any:
+def _row_run(rest: float, center: float, right: int) -> Any:
     """First and last pixel of a tile's row where the exponent is below the cut-off, no further than ``right``.
+
+    ``rest`` is the square of half the run: twice what the row leaves of the cut-off, over A.
 
     A hundredth of a pixel too wide on purpose: the kernel is zero there, and float32 is enough. The first pixel does not
     depend on the window, so neither does the rounding of the pixels that follow from it.
     """
-    half = math.sqrt(np.float32(2 * rest / a)) + np.float32(0.01)
+    half = math.sqrt(np.float32(rest)) + np.float32(0.01)
     first = max(0.0, math.ceil(center - half))
     last = min(float(right), math.floor(center + half))
     return int(first), int(last)
@@ -100,10 +102,9 @@ def _splat_color(color: Any, gain: float, channels: int) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _run_start(record: Any, mx: float, dy: float, e: float, left: int, right: int) -> Any:
+def _run_start(center: float, rest: float, left: int, right: int) -> Any:
     """Where a row's run begins and ends, and the lanes' distances from its centre."""
-    center = mx - record[K] * dy
-    first, last = _row_run(record[A], CUTOFF - e, center, right)
+    first, last = _row_run(rest, center, right)
     u = simd.add(simd.ramp(), simd.splat(np.float32(first - center)))
     while first + simd.LANES <= left:
         first += simd.LANES
@@ -143,13 +144,14 @@ def _forward(channels: int) -> Any:
                 mx, my = record[MX] - x0, record[MY] - y0
                 c0, c1, c2, c3 = _splat_color(color[ids[j]], record[AMPLITUDE] * PEAK, channels)
                 half_a = simd.splat(np.float32(0.5 * record[A]))
+                k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
                 first_row, end_row = _rows(record, my, top, bottom)
                 for y in range(first_row, end_row):
                     dy = y - my
-                    e = 0.5 * record[D] * dy * dy
+                    e = half_d * dy * dy
                     if e >= CUTOFF:
                         continue
-                    first, last, u = _run_start(record, mx, dy, e, left, right)
+                    first, last, u = _run_start(mx - k * dy, (CUTOFF - e) * two_over_a, left, right)
                     offset = simd.splat(np.float32(e))
                     at = uintp(y * row_pitch + first)
                     for _ in range(first, last + 1, simd.LANES):
@@ -195,15 +197,16 @@ def _backward(channels: int) -> Any:
                 mx, my = record[MX] - x0, record[MY] - y0
                 c0, c1, c2, c3 = _splat_color(color[ids[j]], 1.0, channels)
                 half_a = simd.splat(np.float32(0.5 * record[A]))
+                k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
                 v0, v1, v2, v3 = zero, zero, zero, zero
                 sum_u, sum_uu, sum_y, sum_yy, sum_uy = zero, zero, zero, zero, zero
                 first_row, end_row = _rows(record, my, top, bottom)
                 for y in range(first_row, end_row):
                     dy = y - my
-                    e = 0.5 * record[D] * dy * dy
+                    e = half_d * dy * dy
                     if e >= CUTOFF:
                         continue
-                    first, last, u = _run_start(record, mx, dy, e, left, right)
+                    first, last, u = _run_start(mx - k * dy, (CUTOFF - e) * two_over_a, left, right)
                     offset = simd.splat(np.float32(e))
                     at = uintp(y * row_pitch + first)
                     row_sum, row_u = zero, zero

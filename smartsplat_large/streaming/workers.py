@@ -147,13 +147,15 @@ def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
 
     settings = {"distributed.admin.large-graph-warning-threshold": "1GiB", "distributed.worker.memory.pause": False,
                 "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
-    with dask.config.set(settings), warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set(settings | {"temporary-directory": scratch}))
+        stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         with (
-            # Or the worker would leave its lock files in the temporary folder of the machine.
-            tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True) as scratch,
             LocalCluster(
-                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0, local_directory=scratch,
+                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
                 dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
             ) as cluster,
             Client(cluster) as client,
