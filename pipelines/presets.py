@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
-from rival_jpeg import best_jpeg
+from rival_jpeg import best_jpeg, require_jpeg
 
 from smartsplat_large import api
 from smartsplat_large.config import FitConfig, preset
@@ -69,9 +69,10 @@ def configured(name: str) -> FitConfig:
 
 def measure(picture: str, copy: Path, name: str, config: FitConfig, folder: Path) -> Row:
     """Fit one picture, and make the JPEG that rivals the file."""
-    done = api.fit(copy, folder / "fit.ssplat", config=config, overwrite=True)
     with open_source(copy) as source:
         pixels = read_window(source, source.meta.size.window)
+    require_jpeg(pixels)
+    done = api.fit(copy, folder / "fit.ssplat", config=config, overwrite=True)
     jpeg, rival = best_jpeg(pixels, done.bytes)
     assert config.ratio is not None
     return Row(

@@ -15,20 +15,25 @@ from smartsplat_large.pixels import to_planes
 from smartsplat_large.source import ArraySource
 
 
-def best_jpeg(pixels: Pixels, limit_bytes: int) -> tuple[bytes, Score]:
-    """The JPEG of at most ``limit_bytes`` with the best PSNR, over all qualities with and without subsampled colours.
-
-    Where none is so small, the smallest there is. No profile and no other metadata is in it.
+def require_jpeg(pixels: Pixels) -> None:
+    """Do nothing for pixels that a JPEG can hold.
 
     Raises
     ------
     UsageError
-        The pixels are not of 8 bits with one or three channels.
+        They are not of 8 bits with one or three channels.
     """
     if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
         raise UsageError(
             f"no JPEG holds {pixels.shape[2]} channels of {pixels.dtype}", hint="take pictures of 8-bit grey or RGB"
         )
+
+
+def best_jpeg(pixels: Pixels, limit_bytes: int) -> tuple[bytes, Score]:
+    """The JPEG of at most ``limit_bytes`` with the best PSNR, over all qualities with and without subsampled colours.
+
+    Where none is so small, the smallest there is. No profile and no other metadata is in it.
+    """
     rivals = [largest_jpeg(pixels, limit_bytes, subsampling) for subsampling in ("4:2:0", "4:4:4")]
     fitting = [jpeg for jpeg in rivals if len(jpeg) <= limit_bytes] or [min(rivals, key=len)]
     return max(((jpeg, score(pixels, jpeg)) for jpeg in fitting), key=lambda pair: pair[1].psnr())

@@ -141,20 +141,20 @@ class FitConfig:
 _RELATIVE = OptimizerConfig(
     parametrisation="relative",
     lr_xy=0.2,
-    lr_scale=0.06,
+    lr_scale=0.08,
     lr_rotation=0.08,
-    lr_color=0.01,
+    lr_color=0.02,
     beta1=0.8,
     beta2=0.98,
     decay_share=0.3,
 )
 _DENSE = SamplingConfig(overlap=1.5)
-_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.0)
+_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.01)
 
 PRESETS: Mapping[str, FitConfig] = {
     "paper": FitConfig(preset="paper", steps=50_000),
     "balanced": FitConfig(
-        preset="balanced", steps=400, coarse_share=0.4, relocate_share=0.04, solve_iterations=8,
+        preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.06, solve_iterations=8,
         sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
     ),
     "fast": FitConfig(

@@ -33,6 +33,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @click.group(
     context_settings=_CONTEXT,
+    no_args_is_help=False,
     epilog="\b\nExamples:\n  smartsplat-large fit huge.tif --ratio 100\n"
     "  smartsplat-large decode huge.ssplat -o corner.png --region 0,0,2048,2048\n"
     "  smartsplat-large eval huge.ssplat huge.tif --json",

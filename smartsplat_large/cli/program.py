@@ -13,11 +13,12 @@ import click
 
 from smartsplat_large.cli.commands import program
 from smartsplat_large.cli.failures import DEBUG, exit_code, report
-from smartsplat_large.cli.interrupts import interrupts
+from smartsplat_large.cli.interrupts import catch_signals
 
 
 def main() -> int:
     """The console script: what concerns the process as a whole, then :func:`run`."""
+    catch_signals()
     if not sys.warnoptions and DEBUG not in os.environ:
         # What the libraries below have to say to programmers would break the promise of one line an error.
         warnings.simplefilter("ignore")
@@ -32,30 +33,32 @@ def main() -> int:
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; returns the exit code, and raises nothing."""
     try:
-        with interrupts():
-            # Not program.main: it answers Ctrl-C with an empty line of its own.
-            with program.make_context("smartsplat-large", list(arguments)) as context:
-                program.invoke(context)
-            sys.stdout.flush()
+        # Not program.main: it answers Ctrl-C with an empty line of its own.
+        with program.make_context("smartsplat-large", list(arguments)) as context:
+            program.invoke(context)
+        _flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except BrokenPipeError:
-        _leave_stdout()
+        # Whoever read the results has had enough of them.
+        _drop_stdout()
         return 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
-        return 2
     except BaseException as error:
         report(error)
-        if isinstance(error, OSError):
-            _leave_stdout()
+        _drop_stdout()
         return exit_code(error)
     return 0
 
 
-def _leave_stdout() -> None:
-    """Nobody reads on; point it elsewhere, or the interpreter complains about it when it ends."""
-    try:
+def _flush() -> None:
+    # A process may be started without a standard output.
+    if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def _drop_stdout() -> None:
+    """What nobody can take any more must not make the interpreter complain when it ends."""
+    try:
+        _flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -14,7 +14,7 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination, part_file, part_folder
 from smartsplat_large.errors import DiskFullError, UsageError
 from smartsplat_large.lattice import Size
-from smartsplat_large.sink import jpeg, npy, ome_zarr, png, tiff
+from smartsplat_large.sink import npy, ome_zarr, tiff, vips
 from smartsplat_large.sink.base import OutputSpec, rebanded
 
 Write = Callable[[Path, OutputSpec, Iterator[Pixels]], None]
@@ -36,14 +36,21 @@ class _Format:
 
 _TIFF = _Format(write=tiff.write, height=lambda _: tiff.TILE, largest_side=2**31 - 1)
 _OME_TIFF = _Format(write=tiff.write_ome, height=lambda _: tiff.TILE, largest_side=2**31 - 1)
-_JPEG = _Format(write=jpeg.write, height=jpeg.band_height, largest_side=jpeg.LARGEST_SIDE, channels=(1, 3), deep=False)
+_PNG = _Format(write=vips.write_png, height=lambda _: vips.BAND, largest_side=vips.LARGEST_PNG_SIDE)
+_JPEG = _Format(
+    write=vips.write_jpeg,
+    height=lambda _: vips.BAND,
+    largest_side=vips.LARGEST_JPEG_SIDE,
+    channels=(1, 3),
+    deep=False,
+)
 _FORMATS: dict[str, _Format] = {
     ".ome.tif": _OME_TIFF,
     ".ome.tiff": _OME_TIFF,
     ".tif": _TIFF,
     ".tiff": _TIFF,
     ".zarr": _Format(write=ome_zarr.write, height=lambda _: ome_zarr.BAND, largest_side=2**40, folder=True),
-    ".png": _Format(write=png.write, height=lambda _: png.BAND, largest_side=2**31 - 1),
+    ".png": _PNG,
     ".jpg": _JPEG,
     ".jpeg": _JPEG,
     ".npy": _Format(write=npy.write, height=lambda _: npy.BAND, largest_side=2**40, exact=True),

@@ -23,6 +23,7 @@ _MAGIC: dict[bytes, Callable[[Path, str], ImageSource]] = {
     b"\x89PNG\r\n\x1a\n": lambda path, name: StreamedSource(path, name, "png"),
     b"\xff\xd8\xff": lambda path, name: StreamedSource(path, name, "jpeg"),
 }
+_SPLAT = b"SSPL"
 _FOREIGN = {
     b"GIF8": "a GIF",
     b"BM": "a BMP",
@@ -73,6 +74,8 @@ def _opener(head: bytes, name: str) -> Callable[[Path, str], ImageSource]:
             return opener
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return lambda path, name: StreamedSource(path, name, "webp")
+    if head.startswith(_SPLAT):
+        raise SourceError(f"{name}: is a .ssplat file, not an image", hint="decode makes an image of it")
     kind = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
     if head[4:8] == b"ftyp":
         kind = "a HEIF, AVIF or video file"

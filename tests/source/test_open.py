@@ -10,6 +10,7 @@ import pyvips
 import tifffile
 import zarr
 
+from smartsplat_large.codec.container import MAGIC
 from smartsplat_large.errors import SourceError
 from smartsplat_large.source import ArraySource, open_source
 
@@ -144,6 +145,13 @@ def test_bad_input_is_named_in_one_line_with_a_hint(tmp_path: Path, kind: str) -
     assert "\n" not in str(caught.value)
     assert caught.value.hint
     assert caught.value.exit_code == 3
+
+
+def test_a_compressed_file_is_known_as_such(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(MAGIC + bytes(40))
+    with pytest.raises(SourceError, match=r"is a \.ssplat file") as caught:
+        open_source(tmp_path / "a.png")
+    assert "decode" in str(caught.value.hint)
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind this user")

@@ -1,0 +1,123 @@
+"""Rate, time left, lines and bars."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from smartsplat_large.cli import progress
+from smartsplat_large.cli.progress import BarProgress, LineProgress, Stage, shown
+from smartsplat_large.progress import Silent
+
+
+def test_rate_and_time_left_follow_the_last_half_minute() -> None:
+    stage = Stage("fit", 1000, "steps", now=0)
+    for second in range(1, 101):
+        stage.advance(1 if second <= 50 else 4, {}, now=second)
+    assert stage.done == 250
+    assert stage.rate == pytest.approx(4)
+    assert stage.left_s == pytest.approx(750 / 4)
+
+
+def test_a_new_level_starts_the_rate_again() -> None:
+    stage = Stage("fit", 100, "steps", now=0)
+    for second in range(1, 11):
+        stage.advance(4, {"level": 1}, now=second)
+    stage.advance(1, {"level": 0}, now=12)
+    assert stage.rate is None
+    stage.advance(1, {"level": 0}, now=14)
+    assert stage.rate == pytest.approx(0.5)
+
+
+def test_nothing_done_says_nothing_of_the_time_left() -> None:
+    stage = Stage("fit", 100, "steps", now=0)
+    assert (stage.rate, stage.left_s, stage.left()) == (None, None, "")
+    assert stage.described() == "0 of 100 steps"
+
+
+def test_description_shows_quality_speed_and_amount() -> None:
+    stage = Stage("fit", 400, "steps", now=0)
+    stage.advance(100, {"psnr": 29.314, "level": 1}, now=8)
+    assert stage.described() == "PSNR 29.31 dB, level 1, 12.50 steps/s, 100 of 400 steps"
+    assert stage.left() == "0:24 left"
+    assert stage.finished(now=3700) == "100 steps in 1:01:40, PSNR 29.31 dB, level 1"
+
+
+def test_lines_tell_of_every_stage_and_note(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = LineProgress(interval_s=0)
+    lines.note("dask dashboard: http://127.0.0.1:8787/status")
+    lines.start("fit", 4, "steps")
+    lines.advance(3, psnr=30.0)
+    lines.start("encode", 1, "file")
+    lines.advance()
+    lines.finish()
+    lines.finish()
+    out, err = capsys.readouterr()
+    assert out == ""
+    note, going, fit, encoding, encoded = err.splitlines()
+    assert note.endswith("/status")
+    assert going.startswith("fit: 75%, ")
+    assert going.endswith(", 3 of 4 steps")
+    assert fit.startswith("fit: 3 steps in ")
+    assert encoding.startswith("encode: 100%, ")
+    assert encoded.startswith("encode: 1 file in ")
+
+
+def test_lines_wait_between_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = LineProgress(interval_s=3600)
+    lines.start("fit", 1000, "steps")
+    for _ in range(1000):
+        lines.advance()
+    assert capsys.readouterr().err == ""
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    with shown(quiet=False) as bars:
+        assert isinstance(bars, BarProgress)
+        bars.note("http://127.0.0.1:8787/[status]")
+        bars.start("fit", 10, "steps")
+        bars.advance(5, psnr=31.25)
+        bars.start("verify", 1, "MP")
+    assert "http://127.0.0.1:8787/[status]" in terminal.getvalue()
+    last = terminal.getvalue().splitlines()[-2:]
+    assert "fit" in last[0]
+    assert "PSNR 31.25 dB" in last[0]
+    assert "100%" in last[0]
+    assert "verify" in last[1]
+
+
+def test_quiet_shows_nothing_and_a_pipe_gets_lines() -> None:
+    with shown(quiet=True) as silent:
+        assert isinstance(silent, Silent)
+    with shown(quiet=False) as lines:
+        assert isinstance(lines, LineProgress)
+
+
+def test_a_swallowed_interrupt_is_raised_at_the_next_sign_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = LineProgress()
+    lines.start("fit", 10, "steps")
+    monkeypatch.setattr("smartsplat_large.cli.interrupts._pending", True)
+    with pytest.raises(KeyboardInterrupt):
+        lines.advance()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (400, "400"), (0.049152, "0.049"), (1.5, "1.50"), (157.7, "158"), (123456.7, "123457")],
+)
+def test_amounts_are_short(value: float, text: str) -> None:
+    assert progress._amount(value) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.96, "0:10"), (75, "1:15"), (3725, "1:02:05")])
+def test_clock(seconds: float, text: str) -> None:
+    assert progress._clock(seconds) == text

@@ -1,0 +1,17 @@
+"""For all tests: no compiled kernel that is older than what it was made from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "smartsplat_large"
+
+
+def pytest_sessionstart() -> None:
+    """Remove stale kernels: numba's cache notices a change in a kernel's own file, not in one that it was inlined from."""
+    shared = [path.stat().st_mtime for path in PACKAGE.glob("*.py")]
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        newest = max([*shared, *(path.stat().st_mtime for path in folder.glob("*.py"))])
+        for compiled in folder.glob("__pycache__/*.nb[ci]"):
+            if compiled.stat().st_mtime < newest:
+                compiled.unlink(missing_ok=True)

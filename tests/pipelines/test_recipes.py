@@ -1,0 +1,97 @@
+"""Every measuring recipe, on the smallest input that lets it run to its end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MOUNTAIN = ROOT / "tests" / "data" / "mountain.png"
+
+
+def recipe(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "pipelines" / f"{name}.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def measured(tmp_path: Path, name: str, *arguments: str | Path) -> tuple[str, list[dict[str, Any]]]:
+    """The table that a recipe printed, and the rows of its JSON."""
+    done = recipe(name, *arguments, "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads((tmp_path / "rows.json").read_text())["rows"]
+
+
+def test_ablation_adds_one_part_at_a_time(tmp_path: Path) -> None:
+    table, rows = measured(tmp_path, "ablation", MOUNTAIN, "--steps", "10", "--crop", "128x96")
+    assert [row["variant"] for row in rows] == [
+        "full random",
+        "+ sampled means",
+        "+ sampled scales",
+        "+ sampled colours",
+    ]
+    assert len({row["gaussians"] for row in rows}) == 1
+    psnr = [row["psnr"] for row in rows]
+    assert psnr[3] > psnr[2] > max(psnr[:2])
+    assert f"| {psnr[3] - psnr[2]:+.2f} |" in table
+
+
+def test_presets_stand_beside_a_jpeg_of_their_bytes(tmp_path: Path) -> None:
+    table, rows = measured(tmp_path, "presets", MOUNTAIN, "--presets", "fast=12", "paper=3", "--ratios", "20", "30")
+    assert [(row["preset"], row["wanted_ratio"]) for row in rows] == [
+        ("fast=12", 20), ("fast=12", 30), ("paper=3", 20), ("paper=3", 30)
+    ]  # fmt: skip
+    for row in rows:
+        assert 0.9 * row["bytes"] < row["jpeg_bytes"] <= row["bytes"] <= 256 * 192 * 3 / row["wanted_ratio"]
+        assert row["jpeg_psnr"] > 20
+    assert len(table.splitlines()) == 2 + len(rows)
+
+
+def test_initialisation_says_what_each_stage_took(tmp_path: Path) -> None:
+    table, (row,) = measured(tmp_path, "initialisation", MOUNTAIN, "--ratio", "50")
+    assert row["gaussians"] > 500
+    assert sum(row["stages"].values()) <= row["seconds"] + 1e-3
+    assert all(stage in table for stage in row["stages"])
+
+
+def test_memory_projection_measures_a_process_of_its_own(tmp_path: Path) -> None:
+    table, (row,) = measured(tmp_path, "memory_projection", "--megapixels", "0.1", "--steps", "1")
+    assert 50 << 20 < row["measured_bytes"] <= row["projected_bytes"]
+    assert table.startswith("|  MP | Gaussians |")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "said"),
+    [
+        ("ablation", [MOUNTAIN, "--crop", "999x9"], "256x192 pixels, the crop takes 999x9"),
+        ("presets", ["rgba.npy"], "no JPEG holds 4 channels"),
+        ("initialisation", ["missing.tif"], "no such file"),
+    ],
+)
+def test_a_recipe_ends_in_two_lines_where_it_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str | Path], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("rgba.npy", np.full((64, 64, 4), 9, np.uint8))
+    done = recipe(name, *arguments)
+    error, hint = done.stderr.splitlines()[-2:]
+    assert done.returncode in (2, 3)
+    assert said in error
+    assert hint.startswith("hint: ")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_the_rival_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, subsampling: str) -> None:
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    import rival_jpeg
+
+    pixels = np.random.default_rng(1).integers(0, 255, (40, 48, 3), np.uint8)
+    sizes = [len(rival_jpeg.encoded(pixels, quality, subsampling)) for quality in range(1, 101)]
+    assert len(rival_jpeg.largest_jpeg(pixels, sizes[60], subsampling)) == sizes[60]
+    assert len(rival_jpeg.largest_jpeg(pixels, 10, subsampling)) == sizes[0]
