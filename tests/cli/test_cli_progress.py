@@ -88,11 +88,10 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         bars.advance(5, psnr=31.25)
         bars.start("verify", 1, "MP")
     assert "http://127.0.0.1:8787/[status]" in terminal.getvalue()
-    last = terminal.getvalue().splitlines()[-2:]
-    assert "fit" in last[0]
-    assert "PSNR 31.25 dB" in last[0]
-    assert "100%" in last[0]
-    assert "verify" in last[1]
+    fit, verify = [line for line in terminal.getvalue().splitlines() if "100%" in line][-2:]
+    assert "fit" in fit
+    assert "PSNR 31.25 dB" in fit
+    assert "verify" in verify
 
 
 def test_quiet_shows_nothing_and_a_pipe_gets_lines() -> None:

@@ -1,0 +1,65 @@
+"""What a file promises: its size, and that the same seed gives the same bytes whoever does the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import Command, Start
+
+FAST = ("--preset", "fast", "--steps", 3)
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced", "paper"])
+@pytest.mark.parametrize("ratio", [5, 20, 50, 200, 1000, 5000])
+def test_ratio_is_a_promise(
+    command: Command, tmp_path: Path, scene: Callable[..., np.ndarray], ratio: int, preset: str
+) -> None:
+    image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
+    np.save(image, scene(384, 320, 3))
+    done = command("fit", image, "-o", out, "--ratio", ratio, "--preset", preset, "--steps", 3, "--json")
+    assert done.code == 0
+    budget = 384 * 320 * 3 // ratio
+    assert out.stat().st_size == done.json["bytes"] <= budget
+    assert done.json["ratio"] >= ratio
+    # Half a Gaussian cannot be had: that is some bytes.
+    assert preset == "paper" or done.json["bytes"] >= 0.97 * budget - 2
+
+
+def test_a_ratio_without_a_gaussian_names_one_that_works(command: Command, picture: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.ssplat"
+    refused = command("fit", picture, "-o", out, "--ratio", 5000, *FAST)
+    assert refused.code == 2
+    assert "ratio 5000 leaves 29 bytes of 147456" in refused.err
+    named = refused.err.split("hint: --ratio ")[1].split()[0]
+    assert command("fit", picture, "-o", out, "--ratio", named, *FAST).code == 0
+    assert out.stat().st_size <= 147456 / float(named)
+
+
+def test_workers_do_not_change_the_file_and_the_seed_does(command: Command, picture: Path, tmp_path: Path) -> None:
+    def bytes_with(name: str, *flags: object) -> bytes:
+        done = command("fit", picture, "-o", tmp_path / name, "--ratio", 20, "--steps", 20, *flags)
+        assert done.code == 0
+        return (tmp_path / name).read_bytes()
+
+    one = bytes_with("one", "--workers", 1)
+    assert bytes_with("two", "--workers", 2) == one
+    assert bytes_with("dashboard", "--dashboard") == one
+    assert bytes_with("seed", "--seed", 1) != one
+
+
+def test_a_cluster_makes_the_same_file(command: Command, start: Start, picture: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    flags = ("--ratio", 20, "--steps", 5)
+    assert command("fit", picture, "-o", tmp_path / "here", *flags).code == 0
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
+    ) as cluster:
+        address = cluster.scheduler_address
+        process = start("fit", picture, "-o", tmp_path / "there", *flags, "--scheduler", address)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
