@@ -263,7 +263,8 @@ def decode(
         _require_apart(Path(file), Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         progress.start("decode", size.megapixels, "MP")
-        density = header.pixels_per_cm and tuple(d / view.pitch for d in header.pixels_per_cm)
+        stored = header.pixels_per_cm
+        density = None if stored is None else (stored[0] / view.pitch, stored[1] / view.pitch)
         with open_workers(workers, progress=progress) as pool:
             bands = view.bands(window, band_height(output), pool)
             write_image(

@@ -38,7 +38,8 @@ class Workers:
         listed = list(items)
         submit: Callable[..., Any]
         if self._client is None or not (self._remote or len(listed) >= _WORTH_SCHEDULING):
-            submit = functools.partial(self._threads.submit, function, shared)
+            threads: Any = self._threads
+            submit = functools.partial(threads.submit, function, shared)
         else:
             everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
             submit = functools.partial(self._client.submit, function, everywhere, pure=False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import smartsplat_large
+from smartsplat_large.api import VERSION
 from smartsplat_large.cli import run
 
 HEAVY = ("numpy", "numba", "torch", "dask", "distributed", "zarr", "tifffile", "pyvips", "scipy", "rich", "jaxtyping")
@@ -53,6 +54,7 @@ def test_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str])
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert run(["--version"]) == 0
     assert capsys.readouterr().out == f"smartsplat-large {project['version']}\n"
+    assert project["version"] == VERSION
 
 
 def test_every_export_can_be_had() -> None:

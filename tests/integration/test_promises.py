@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 
@@ -55,9 +56,13 @@ def test_a_cluster_makes_the_same_file(command: Command, start: Start, picture: 
     distributed = pytest.importorskip("distributed")
     flags = ("--ratio", 20, "--steps", 5)
     assert command("fit", picture, "-o", tmp_path / "here", *flags).code == 0
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, host="127.0.0.1", dashboard_address=None
-    ) as cluster:
+    with (
+        dask.config.set({"temporary-directory": str(tmp_path)}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
+            dashboard_address=None,
+        ) as cluster,
+    ):  # fmt: skip
         address = cluster.scheduler_address
         process = start("fit", picture, "-o", tmp_path / "there", *flags, "--scheduler", address)
         _, err = process.communicate(timeout=60)

@@ -49,6 +49,17 @@ def test_fit_info_decode_eval(command: Command, picture: Path, tmp_path: Path) -
     assert made["psnr"] > 22
 
 
+def test_the_dashboard_comes_by_itself_with_large_pictures(
+    command: Command, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("bokeh")
+    arguments = ("fit", picture, "-o", tmp_path / "a.ssplat", "--overwrite", "--preset", "fast", "--steps", 1)
+    assert "dask dashboard" not in command(*arguments).err
+    monkeypatch.setattr("smartsplat_large.api.DASHBOARD_MEGAPIXELS", 0.04)
+    assert "dask dashboard: http://127.0.0.1:" in command(*arguments).err
+    assert "dask dashboard" not in command(*arguments, "--no-dashboard").err
+
+
 def test_results_are_tables_without_json(command: Command, fitted: Path, picture: Path) -> None:
     for arguments in (("eval", fitted, picture), ("info", fitted)):
         done = command(*arguments)
