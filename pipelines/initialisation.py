@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from reporting import fixed, guarded, parser, publish, table
 
-from smartsplat_large import api
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.memory import format_bytes
 from smartsplat_large.progress import Silent
+from smartsplat_large.reports import peak_rss_bytes
 from smartsplat_large.sampling import sample
 from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.source import ArraySource, ImageSource, open_source, working_copy
+from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.workers import default_count
 
 
@@ -57,7 +58,7 @@ def main() -> None:
         working_copy(source, 0, Path(folder), levels=1, workers=given.workers) as copy,
     ):
         copied = time.perf_counter() - began
-        count, _ = api.gaussian_budget(source.meta, config)
+        count, _ = gaussian_budget(source.meta, config)
         row = measure(copy, count, config, given.workers) | {"working_copy_s": copied}
     settings = {"image": given.image.name, "ratio": given.ratio, "preset": given.preset, "workers": given.workers}
     publish(report(row), given.json, [row], **settings)
@@ -81,7 +82,7 @@ def measure(source: ImageSource, count: int, config: FitConfig, workers: int) ->
     projected = footprint(meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, workers).total
     return {
         "size": str(meta.size), "gaussians": len(made), "seconds": seconds, "stages": stages.seconds(),
-        "projected_bytes": projected, "peak_rss_bytes": api.peak_rss_bytes(),
+        "projected_bytes": projected, "peak_rss_bytes": peak_rss_bytes(),
     }  # fmt: skip
 
 

@@ -70,7 +70,12 @@ def command(*arguments: str | Path) -> dict[str, Any]:
         raise SystemExit(os.waitstatus_to_exitcode(status))
     result = json.loads(printed) if "--json" in arguments else {}
     peak = max(usage.ru_maxrss * 1024, result.get("peak_rss_bytes", 0))
-    return {"command": str(arguments[0]), "seconds": time.perf_counter() - began, "peak_rss_bytes": peak, "result": result}
+    return {
+        "command": str(arguments[0]),
+        "seconds": time.perf_counter() - began,
+        "peak_rss_bytes": peak,
+        "result": result,
+    }
 
 
 def window_seconds(splats: Path) -> tuple[float, float]:
@@ -95,7 +100,7 @@ def plain_psnr(original: Path, decoded: Path) -> float:
         total = 0.0
         for (_, x), (_, y) in zip(bands(a, 512), bands(b, 512), strict=True):
             total += float(np.square(x.astype(np.float64) - y).sum())
-        samples, peak = a.meta.size.pixels * a.meta.channels, np.iinfo(a.meta.dtype).max
+        samples, peak = a.meta.size.pixels * a.meta.channels, 256**a.meta.dtype.itemsize - 1
     return float(10 * np.log10(peak**2 * samples / total))
 
 
@@ -105,7 +110,11 @@ def report(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
         ("command", "seconds", "peak memory"),
         [(r["command"], fixed(r["seconds"], 1), format_bytes(r["peak_rss_bytes"])) for r in rows],
     )
-    return took + "\n\n" + table(("figure", "value"), [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in facts.items()])
+    return (
+        took
+        + "\n\n"
+        + table(("figure", "value"), [(k, f"{v:.6g}" if isinstance(v, float) else v) for k, v in facts.items()])
+    )
 
 
 if __name__ == "__main__":

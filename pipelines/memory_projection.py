@@ -27,6 +27,7 @@ from smartsplat_large.lattice import Size
 from smartsplat_large.memory import MiB
 from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.source import ImageMeta, open_source
+from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.plan import plan_fit
 
 UNLIMITED = 1 << 60
@@ -81,7 +82,7 @@ def row(megapixels: float, config: FitConfig, workers: int) -> Row:
 
 def project(meta: ImageMeta, config: FitConfig, workers: int) -> int:
     """The memory that a fit asks for: the larger one of what its stages do."""
-    count, _ = api.gaussian_budget(meta, config)
+    count, _ = gaussian_budget(meta, config)
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
     plan = plan_fit(*about, config, memory_bytes=UNLIMITED, workers=workers)
     return max(plan.footprint.total, footprint(*about, config.sampling, workers).total)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.api import VERSION
+from smartsplat_large import __version__
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SmartSplatError, UsageError
 from smartsplat_large.lattice import Size, Window
@@ -108,5 +108,5 @@ def publish(markdown: str, path: Path | None, rows: Sequence[Any], **settings: o
     if path is None:
         return
     plain = [dataclasses.asdict(row) if dataclasses.is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]
-    made_by = {"version": VERSION, "python": platform.python_version(), "processors": os.cpu_count()}
+    made_by = {"version": __version__, "python": platform.python_version(), "processors": os.cpu_count()}
     path.write_text(json.dumps(made_by | {"settings": settings, "rows": plain}, indent=1, default=str) + "\n")

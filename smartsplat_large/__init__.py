@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smartsplat_large import errors
-    from smartsplat_large.api import Evaluation, FitReport, SplatImage, decode, evaluate, fit, info, ingest, open
+    from smartsplat_large.api import SplatImage, decode, evaluate, fit, info, ingest, open
     from smartsplat_large.config import FitConfig, preset, read_toml
     from smartsplat_large.gaussians import Gaussians
     from smartsplat_large.lattice import Window
+    from smartsplat_large.reports import Evaluation, FitReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("Evaluation", "FitReport", "SplatImage", "decode", "evaluate", "fit", "info", "ingest", "open"),
+    "api": ("SplatImage", "decode", "evaluate", "fit", "info", "ingest", "open"),
     "config": ("FitConfig", "preset", "read_toml"),
     "gaussians": ("Gaussians",),
     "lattice": ("Window",),
+    "reports": ("Evaluation", "FitReport"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 

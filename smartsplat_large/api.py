@@ -9,7 +9,6 @@ import dataclasses
 import math
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from smartsplat_large import memory as memory_module
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
-from smartsplat_large.codec import Encoded, SplatFile, encode, encode_to_budget, write_atomic
+from smartsplat_large.codec import SplatFile, write_atomic
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
@@ -27,58 +26,21 @@ from smartsplat_large.memory import GiB
 from smartsplat_large.metrics import Score
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.render.cpu import CpuRenderer
-from smartsplat_large.sampling import budget, sample
+from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
+from smartsplat_large.sampling import sample
 from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
+from smartsplat_large.streaming.budget import encode_within, gaussian_budget
 from smartsplat_large.streaming.evaluate import score_file
-from smartsplat_large.streaming.fit import Best, fit_gaussians
+from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
 from smartsplat_large.streaming.workers import default_count, open_workers
 
-VERSION = "0.1.0"
-
-SMALLEST_RATIO = 2.0
 DASHBOARD_MEGAPIXELS = 8
 """Below this a fit is soon over, and the dashboard's 190 MB and its second to start are not worth it."""
-BYTES_PER_GAUSSIAN = {1: 3.2, 2: 3.7, 3: 4.2, 4: 4.7}
-"""What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
-steps are then chosen so that the file fills its budget, so an estimate is enough."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """How good a file is, and what it costs. Ratios are raw bytes / bytes of the file on disk."""
-
-    psnr: float | None
-    """dB; None where the pictures are identical."""
-    ssim: float | None
-    """None where a side is below 11 pixels."""
-    ms_ssim: float | None
-    """None where a side is 160 pixels or less."""
-    bytes: int
-    raw_bytes: int
-    ratio: float
-    bpp: float
-    """Bits per pixel."""
-    gaussians: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FitReport(Evaluation):
-    """The file that a fit wrote, measured by decoding it again."""
-
-    output: str
-    seconds: float
-    peak_rss_bytes: int
-    """Largest resident memory of this process plus that of its children."""
-    steps: int
-    preset: str
-    seed: int
 
 
 def fit(
@@ -128,8 +90,9 @@ def fit(
         )
         memory_module.require(
             footprint(meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, threads),
-            memory_bytes, f"sampling {count} Gaussians", hint="fewer --workers, a higher --ratio or more --memory",
-        )  # fmt: skip
+            memory_bytes,
+            f"sampling {count} Gaussians",
+        )
         spare = (memory_bytes - plan.footprint.total) // 2
         with (
             open_workers(workers, scheduler=scheduler, dashboard=dashboard, progress=progress) as pool,
@@ -144,7 +107,7 @@ def fit(
             )  # fmt: skip
             best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress)
             progress.start("encode", 1, "file")
-            encoded = _encode(best, meta, config, limit, progress)
+            encoded = encode_within(best.gaussians, meta, config, limit, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             progress.advance()
             with SplatFile(target) as file:
@@ -166,64 +129,6 @@ def _require_apart(source: Path, output: Path) -> None:
     """
     if output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the input itself", hint="name another output")
-
-
-def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None]:
-    """How many Gaussians to fit, and how many bytes the file may have (None: as many as it takes).
-
-    Raises
-    ------
-    UsageError
-        The ratio leaves not one Gaussian, or is too small to be of use.
-    """
-    if config.gaussians is not None:
-        return config.gaussians, None
-    assert config.ratio is not None
-    if config.ratio < SMALLEST_RATIO:
-        raise UsageError(
-            f"{meta.name}: ratio {config.ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
-            hint="for less compression than that, a lossless format is the better choice",
-        )
-    limit = math.floor(meta.raw_bytes / config.ratio)
-    if limit < SMALLEST_FILE:
-        largest = math.floor(meta.raw_bytes / SMALLEST_FILE)
-        raise UsageError(
-            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
-            hint=f"--ratio {largest} or lower" if largest >= SMALLEST_RATIO
-            else "so small a picture cannot shrink; --gaussians N fits it all the same",
-        )  # fmt: skip
-    if config.preset == "paper":
-        return budget(meta.size, config.ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
-    count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
-    return max(count, 1), limit
-
-
-SMALLEST_FILE = 48
-"""Bytes of a file of one Gaussian."""
-
-FREE_FINENESS = 2.0
-"""Fineness where no budget binds: quantisation noise far below what a fit leaves."""
-
-
-def _encode(best: Best, meta: ImageMeta, config: FitConfig, limit: int | None, progress: Progress) -> Encoded:
-    assert best.gaussians is not None
-    about: dict[str, Any] = dict(
-        size=meta.size, bits=8 * meta.dtype.itemsize, metadata=_provenance(meta, config),
-        icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm,
-    )  # fmt: skip
-    if limit is None:
-        return encode(best.gaussians, fineness=FREE_FINENESS, **about)
-    encoded = encode_to_budget(best.gaussians, budget_bytes=limit, **about)
-    lost = len(best.gaussians) - len(encoded.kept)
-    if lost > len(best.gaussians) // 50:
-        progress.note(f"{lost} of {len(best.gaussians)} Gaussians were left out to keep to {limit} bytes")
-    if encoded.dropped_extras and meta.icc_profile:
-        progress.note(f"the colour profile ({len(meta.icc_profile)} bytes) was left out to keep to {limit} bytes")
-    return encoded
-
-
-def _provenance(meta: ImageMeta, config: FitConfig) -> dict[str, Any]:
-    return {"program": f"smartsplat-large {VERSION}", "source": Path(meta.name).name, "config": config.to_dict()}
 
 
 def decode(
@@ -437,12 +342,3 @@ class SplatImage:
 def open(file: str | Path) -> SplatImage:
     """Open a ``.ssplat`` file for reading windows."""
     return SplatImage(file)
-
-
-def peak_rss_bytes() -> int:
-    """Largest resident memory so far of this process plus the largest of any child that ended, in bytes."""
-    import resource
-
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return (own + children) * 1024

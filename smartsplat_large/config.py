@@ -189,7 +189,8 @@ def read_toml(path: Path, base: FitConfig) -> FitConfig:
         given = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
-            f"{path}: {getattr(error, 'strerror', None) or error}", hint="--config takes a TOML file; see docs/configuration.md"
+            f"{path}: {getattr(error, 'strerror', None) or error}",
+            hint="--config takes a TOML file; see docs/configuration.md",
         ) from error
     if "ratio" in given or "gaussians" in given:
         given = {"ratio": None, "gaussians": None} | given

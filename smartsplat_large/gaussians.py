@@ -89,7 +89,8 @@ def covariance_to_scale_rotation(covariance: Float64[np.ndarray, "n 3"]) -> tupl
 def covariance_to_conic(covariance: Float64[np.ndarray, "n 3"]) -> Float64[np.ndarray, "n 3"]:
     """Upper triangle ``(A, B, C)`` of the inverse covariance."""
     xx, xy, yy = covariance.T
-    return np.stack([yy, -xy, xx], axis=1) / (xx * yy - xy * xy)[:, None]
+    conic: Float64[np.ndarray, "n 3"] = np.stack([yy, -xy, xx], axis=1) / (xx * yy - xy * xy)[:, None]
+    return conic
 
 
 def half_extent(scale: Scale, rotation: Rotation) -> Float64[np.ndarray, "n 2"]:

@@ -62,15 +62,17 @@ PROGRAM = 420 * MiB
 """Resident size of the program with numba, dask, zarr and their kernels loaded, and the dashboard running."""
 
 
-def require(footprint: Footprint, limit: int, what: str, hint: str) -> None:
+def require(footprint: Footprint, limit: int, what: str) -> None:
     """Refuse a plan that does not fit.
 
     Raises
     ------
     MemoryLimitError
-        Names the projection, the limit, and ``hint``.
+        Names the projection, the limit, and a way out.
     """
     if footprint.total > limit:
+        enough = format_bytes(footprint.total * 1.05).replace(" ", "")
         raise MemoryLimitError(
-            f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}", hint=hint
+            f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}",
+            hint=f"--memory {enough}, fewer Gaussians (a higher --ratio), or fewer --workers",
         )

@@ -92,7 +92,9 @@ def _pointwise(rendered: Any, target: Any, core: Any, l1: Any, l2: Any, gradient
     absolute, squared = 0.0, 0.0
     for c in range(rendered.shape[0]):
         for y in range(top, bottom):
-            row = _pointwise_row(rendered[c, y, left:right], target[c, y, left:right], l1, l2, gradient[c, y, left:right])
+            row = _pointwise_row(
+                rendered[c, y, left:right], target[c, y, left:right], l1, l2, gradient[c, y, left:right]
+            )
             absolute += row[0]
             squared += row[1]
     return absolute, squared

@@ -28,7 +28,7 @@ _DIVERGED = 2.0
 class Best:
     """The state with the smallest full-size loss so far, and the guard that returns to it."""
 
-    gaussians: Gaussians | None = None
+    gaussians: Gaussians
     sums: LossSums | None = None
     loss: float = math.inf
     rate: float = 1.0
@@ -56,13 +56,16 @@ def fit_gaussians(
     ``source`` must hold all levels of ``plan``. The same arguments give the same result for any number of workers.
     """
     if config.solve_iterations:
-        initial = solve_colors(source, renderer, initial, plan.block, plan.coarsest, config.solve_iterations, workers)
+        progress.start("solving colours", config.solve_iterations, "iterations")
+        initial = solve_colors(
+            source, renderer, initial, plan.block, plan.coarsest, config.solve_iterations, workers, progress
+        )
     progress.start("fit", config.steps, "steps")
     state = AdamState.start(initial, plan.size, config.optimizer)
-    best = Best()
+    best = Best(initial)
     taken = 0
     for phase in plan.phases:
-        best = Best(rate=best.rate)
+        best = Best(state.gaussians(), rate=best.rate)
         for _ in range(phase.steps):
             gaussians = state.gaussians()
             sweep = prepare_sweep(source, renderer, gaussians, plan.block, phase.level, config.loss)
@@ -70,7 +73,7 @@ def fit_gaussians(
             loss = sums.value(config.loss)
             if best.is_lost(loss):
                 progress.note(f"step {taken}: the loss went to {loss:.4g}; back to {best.loss:.4g} with half the rates")
-                state = AdamState.start(best.gaussians or initial, plan.size, config.optimizer)
+                state = AdamState.start(best.gaussians, plan.size, config.optimizer)
                 best.rate /= 2
             else:
                 best.consider(gaussians, sums, loss)

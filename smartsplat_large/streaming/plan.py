@@ -68,10 +68,7 @@ def plan_fit(
     footprints = [project(size, channels, itemsize, gaussians, b, workers) for b in sides]
     fitting = (pair for pair in zip(sides, footprints, strict=True) if pair[1].total <= memory_bytes)
     block, footprint = next(fitting, (sides[-1], footprints[-1]))
-    memory.require(
-        footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels",
-        hint=f"--memory {memory.format_bytes(footprint.total * 1.05).replace(' ', '')}, a higher --ratio, or fewer --workers",
-    )  # fmt: skip
+    memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block,
         phases=phases(size, gaussians, config), footprint=footprint,

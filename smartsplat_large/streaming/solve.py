@@ -15,6 +15,7 @@ from smartsplat_large.array_types import Index
 from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.pixels import to_planes
+from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import Renderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep
@@ -36,6 +37,7 @@ def solve_colors(
     level: int,
     iterations: int,
     workers: Workers,
+    progress: Progress,
 ) -> Gaussians:
     """``gaussians`` with better colours, after some iterations from the colours they have."""
 
@@ -53,6 +55,7 @@ def solve_colors(
     direction = residual / diagonal
     old = (residual * direction).sum(0)
     for _ in range(iterations):
+        progress.advance()
         image = apply(direction)
         length = old / np.maximum((direction * image).sum(0), 1e-30)
         colors += length * direction

@@ -30,16 +30,18 @@ def scattered(n: int, window: Window, pitch: float, smallest: float, largest: fl
 
 
 WINDOW = Window(37, 21, 75, 50)
+FAR = Window(100_003, 90_001, 70, 40)
 CASES = {
     "mixed": (scattered(60, WINDOW, 1, 0.3, 20, 3), WINDOW, 1.0),
     "tiny": (scattered(200, WINDOW, 1, 0.3, 0.6, 3), WINDOW, 1.0),
     "huge": (batch([[60, 40], [-900, 3000]], [[2000, 2000], [2000, 700]], [0, 1]), WINDOW, 1.0),
     "needles": (
-        batch([[60, 40], [70.3, 30.2], [50, 50], [80, 35]], [[500, 0.5], [2, 2000], [1000, 1], [0.3, 300]], [0.78, 0.1, 1.5708, 3]),
+        batch([[60, 40], [70.3, 30.2], [50, 50], [80, 35]], [[500, 0.5], [2, 2000], [1000, 1], [0.3, 300]],
+              [0.78, 0.1, 1.5708, 3]),
         WINDOW, 1.0,
     ),
     "far outside": (batch([[1e5, 40], [-5000, -5000], [60, 1e6]], [[3, 3], [1700, 2], [50, 9]], [0, 0.785, 0]), WINDOW, 1.0),
-    "far from the origin": (scattered(40, Window(100_003, 90_001, 70, 40), 1, 0.3, 30, 3), Window(100_003, 90_001, 70, 40), 1.0),
+    "far from the origin": (scattered(40, FAR, 1, 0.3, 30, 3), FAR, 1.0),
     "one pixel": (scattered(20, Window(64, 32, 1, 1), 1, 0.5, 20, 3), Window(64, 32, 1, 1), 1.0),
     "one row": (scattered(20, Window(0, 31, 200, 1), 1, 0.5, 20, 3), Window(0, 31, 200, 1), 1.0),
     "grey": (scattered(40, WINDOW, 1, 0.3, 40, 1), WINDOW, 1.0),

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from smartsplat_large.config import preset
+from smartsplat_large.lattice import Size
+
 ROOT = Path(__file__).parents[2]
 MOUNTAIN = ROOT / "tests" / "data" / "mountain.png"
 
@@ -39,6 +42,16 @@ def test_ablation_adds_one_part_at_a_time(tmp_path: Path) -> None:
     psnr = [row["psnr"] for row in rows]
     assert psnr[3] > psnr[2] > max(psnr[:2])
     assert f"| {psnr[3] - psnr[2]:+.2f} |" in table
+
+
+def test_ablation_moves_means_as_in_a_larger_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    import ablation
+
+    paper = preset("paper")
+    rated = ablation.with_rates_of(Size(2560, 1920), MOUNTAIN, paper)
+    assert rated.optimizer.lr_xy == pytest.approx(10 * paper.optimizer.lr_xy)
+    assert rated.replace(optimizer=paper.optimizer) == paper
 
 
 def test_presets_stand_beside_a_jpeg_of_their_bytes(tmp_path: Path) -> None:

@@ -6,18 +6,18 @@ from smartsplat_large.lattice import Size
 from smartsplat_large.sampling.footprint import footprint
 
 RUN = """
-import resource, sys
+import sys
 import numpy as np
 from smartsplat_large.config import SamplingConfig
 from smartsplat_large.lattice import Size
+from smartsplat_large.reports import peak_rss_bytes
 from smartsplat_large.sampling import sample
 
 side, count = map(int, sys.argv[1:])
 noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
 read = lambda w: np.take(np.take(noise, range(w.y, w.y_end), 0, mode="wrap"), range(w.x, w.x_end), 1, mode="wrap")
 sample(read, Size(side, side), 3, noise.dtype, count, SamplingConfig(), 1, workers=2)
-unit = 1 if sys.platform == "darwin" else 1024
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+print(peak_rss_bytes())
 """
 
 

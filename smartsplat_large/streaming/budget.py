@@ -1,0 +1,82 @@
+"""From a wanted ratio to a number of Gaussians and of bytes, and from fitted Gaussians to a file that keeps to them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from pathlib import Path
+from typing import Any
+
+from smartsplat_large import sampling
+from smartsplat_large.codec import Encoded, encode, encode_to_budget
+from smartsplat_large.config import FitConfig
+from smartsplat_large.errors import UsageError
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.progress import Progress
+from smartsplat_large.source import ImageMeta
+
+SMALLEST_RATIO = 2.0
+
+BYTES_PER_GAUSSIAN = {1: 3.2, 2: 3.7, 3: 4.2, 4: 4.7}
+"""What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
+steps are then chosen so that the file fills its budget, so an estimate is enough."""
+
+SMALLEST_FILE = 48
+"""Bytes of a file of one Gaussian."""
+
+FREE_FINENESS = 2.0
+"""Fineness where no budget binds: quantisation noise far below what a fit leaves."""
+
+
+def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None]:
+    """How many Gaussians to fit, and how many bytes the file may have (None: as many as it takes).
+
+    Raises
+    ------
+    UsageError
+        The ratio leaves not one Gaussian, or is too small to be of use.
+    """
+    if config.gaussians is not None:
+        return config.gaussians, None
+    assert config.ratio is not None
+    if config.ratio < SMALLEST_RATIO:
+        raise UsageError(
+            f"{meta.name}: ratio {config.ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
+            hint="for less compression than that, a lossless format is the better choice",
+        )
+    limit = math.floor(meta.raw_bytes / config.ratio)
+    if limit < SMALLEST_FILE:
+        largest = math.floor(meta.raw_bytes / SMALLEST_FILE)
+        raise UsageError(
+            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
+            hint=f"--ratio {largest} or lower" if largest >= SMALLEST_RATIO
+            else "so small a picture cannot shrink; --gaussians N fits it all the same",
+        )  # fmt: skip
+    if config.preset == "paper":
+        return sampling.budget(meta.size, config.ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
+    count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
+    return max(count, 1), limit
+
+
+def encode_within(
+    gaussians: Gaussians, meta: ImageMeta, config: FitConfig, limit: int | None, progress: Progress
+) -> Encoded:
+    """The file of a fit: at most ``limit`` bytes, or as fine as is of use where there is none."""
+    about: dict[str, Any] = dict(
+        size=meta.size, bits=8 * meta.dtype.itemsize, metadata=_provenance(meta, config),
+        icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm,
+    )  # fmt: skip
+    if limit is None:
+        return encode(gaussians, fineness=FREE_FINENESS, **about)
+    encoded = encode_to_budget(gaussians, budget_bytes=limit, **about)
+    lost = len(gaussians) - len(encoded.kept)
+    if lost > len(gaussians) // 50:
+        progress.note(f"{lost} of {len(gaussians)} Gaussians were left out to keep to {limit} bytes")
+    if encoded.dropped_extras and meta.icc_profile:
+        progress.note(f"the colour profile ({len(meta.icc_profile)} bytes) was left out to keep to {limit} bytes")
+    return encoded
+
+
+def _provenance(meta: ImageMeta, config: FitConfig) -> dict[str, Any]:
+    version = importlib.metadata.version("smartsplat-large")
+    return {"program": f"smartsplat-large {version}", "source": Path(meta.name).name, "config": config.to_dict()}
