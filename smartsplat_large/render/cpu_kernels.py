@@ -29,7 +29,8 @@ from smartsplat_large.render.records import (
     K,
 )
 
-_PITCH = TILE_WIDTH + simd.LANES  # a run may write past the tile's last column, never past this
+_PITCH = TILE_WIDTH  # runs are whole chunks, aligned to the tile's first column
+_SHIFT = 4  # log2 of simd.LANES
 
 # exp(-t / 4) on [0, ln 255], fitted at Chebyshev nodes; squared twice it is exp(-t) to 1e-6.
 _NODES = (np.cos((np.arange(64) + 0.5) * np.pi / 64) + 1) / 2 * CUTOFF
@@ -54,21 +55,6 @@ def _exp_negative(t: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _row_run(rest: float, center: float, right: int) -> Any:
-    """First and last pixel of a tile's row where the exponent is below the cut-off, no further than ``right``.
-
-    ``rest`` is the square of half the run: twice what the row leaves of the cut-off, over A.
-
-    A hundredth of a pixel too wide on purpose: the kernel is zero there, and float32 is enough. The first pixel does not
-    depend on the window, so neither does the rounding of the pixels that follow from it.
-    """
-    half = math.sqrt(np.float32(rest)) + np.float32(0.01)
-    first = max(0.0, math.ceil(center - half))
-    last = min(float(right), math.floor(center + half))
-    return int(first), int(last)
-
-
-@njit(inline="always", error_model="numpy")
 def _tile(index: int, columns: int, bounds: Any) -> Any:
     """Origin of a raster tile, and the rows and columns of it that the window wants (last ones included)."""
     x_first, y_first, x_end, y_end, column, row = bounds
@@ -82,8 +68,8 @@ def _tile(index: int, columns: int, bounds: Any) -> Any:
 @njit(inline="always", error_model="numpy")
 def _rows(record: Any, my: float, top: int, bottom: int) -> Any:
     """First row, and one past the last, that a Gaussian reaches within ``[top, bottom]``."""
-    first = max(float(top), math.ceil(my - record[REACH_Y]))
-    last = min(float(bottom), math.floor(my + record[REACH_Y]))
+    first = max(float(top), np.ceil(my - record[REACH_Y]))
+    last = min(float(bottom), np.floor(my + record[REACH_Y]))
     return int(first), int(last) + 1
 
 
@@ -102,14 +88,37 @@ def _splat_color(color: Any, gain: float, channels: int) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _run_start(center: float, rest: float, left: int, right: int) -> Any:
-    """Where a row's run begins and ends, and the lanes' distances from its centre."""
-    first, last = _row_run(rest, center, right)
-    u = simd.add(simd.ramp(), simd.splat(np.float32(first - center)))
-    while first + simd.LANES <= left:
-        first += simd.LANES
-        u = simd.add(u, simd.splat(np.float32(simd.LANES)))
-    return first, last, u
+def _run_buffers() -> Any:
+    """Room for the runs of a tile's rows."""
+    return (
+        np.empty(TILE_HEIGHT, np.float64), np.empty(TILE_HEIGHT, np.float32),
+        np.empty(TILE_HEIGHT, np.int32), np.empty(TILE_HEIGHT, np.int32),
+    )  # fmt: skip
+
+
+@njit(inline="always", error_model="numpy")
+def _runs(record: Any, mx: float, my: float, rows: Any, left: int, right: int, runs: Any) -> None:
+    """For each row: the centre of its parabola, its constant, and the aligned chunks in which the exponent is below the cut-off.
+
+    A loop of its own, without branches, for two reasons: it is vectorised over rows, and the number of chunks is known long
+    before the loop over chunks must predict it; that saves most of a pipeline flush on every row. Half a run is a hundredth
+    of a pixel too long on purpose: the kernel is zero there, and float32 is enough for a square root.
+    """
+    centers, constants, firsts, counts = runs
+    k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
+    aligned_left = np.int32(left >> _SHIFT)
+    for y in range(rows[0], rows[1]):
+        dy = y - my
+        e = half_d * dy * dy
+        center = mx - k * dy
+        half = math.sqrt(np.float32(max(CUTOFF - e, 0.0) * two_over_a)) + np.float32(0.01)
+        first = max(np.int32(np.int32(max(center - half, 0.0)) >> _SHIFT), aligned_left)
+        last = np.int32(np.int32(max(min(center + half, float(right)), -1.0)) >> _SHIFT)
+        at = uintp(y)  # a signed index would be checked for wrap-around, which stops the vectoriser
+        centers[at] = center
+        constants[at] = np.float32(e)
+        firsts[at] = first
+        counts[at] = last - first + np.int32(1)
 
 
 @njit(inline="always", error_model="numpy")
@@ -134,8 +143,11 @@ def _forward(channels: int) -> Any:
 
     @njit(cache=True, nogil=True, error_model="numpy")
     def forward(records: Any, color: Any, start: Any, ids: Any, bounds: Any, columns: int, out: Any) -> None:
-        buffer = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
-        step, floor, zero = simd.splat(np.float32(simd.LANES)), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
+        memory = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
+        buffer = memory[(-(memory.ctypes.data // 4)) % simd.LANES :]
+        runs = _run_buffers()
+        centers, constants, firsts, counts = runs
+        ramp, floor, zero = simd.ramp(), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
         for tile in range(len(start) - 1):
             x0, y0, left, right, top, bottom = _tile(tile, columns, bounds)
             buffer[:] = 0
@@ -144,17 +156,16 @@ def _forward(channels: int) -> Any:
                 mx, my = record[MX] - x0, record[MY] - y0
                 c0, c1, c2, c3 = _splat_color(color[ids[j]], record[AMPLITUDE] * PEAK, channels)
                 half_a = simd.splat(np.float32(0.5 * record[A]))
-                k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
                 first_row, end_row = _rows(record, my, top, bottom)
+                _runs(record, mx, my, (first_row, end_row), left, right, runs)
                 for y in range(first_row, end_row):
-                    dy = y - my
-                    e = half_d * dy * dy
-                    if e >= CUTOFF:
-                        continue
-                    first, last, u = _run_start(mx - k * dy, (CUTOFF - e) * two_over_a, left, right)
-                    offset = simd.splat(np.float32(e))
-                    at = uintp(y * row_pitch + first)
-                    for _ in range(first, last + 1, simd.LANES):
+                    row = uintp(y)
+                    center, offset = centers[row], simd.splat(constants[row])
+                    x = firsts[row] << _SHIFT
+                    end = x + (counts[row] << _SHIFT)
+                    at = uintp(y * row_pitch + x)
+                    while x < end:
+                        u = simd.add(ramp, simd.splat(np.float32(x - center)))
                         g = simd.maximum(simd.add(_exp_negative(_exponent(u, half_a, offset)), floor), zero)
                         _accumulate(buffer, at, g, c0)
                         if channels > 1:
@@ -163,7 +174,7 @@ def _forward(channels: int) -> Any:
                             _accumulate(buffer, at + uintp(2 * _PITCH), g, c2)
                         if channels > 3:
                             _accumulate(buffer, at + uintp(3 * _PITCH), g, c3)
-                        u = simd.add(u, step)
+                        x += simd.LANES
                         at += uintp(simd.LANES)
             for y in range(top, bottom + 1):
                 for c in range(channels):
@@ -181,8 +192,11 @@ def _backward(channels: int) -> Any:
     def backward(
         records: Any, color: Any, start: Any, ids: Any, bounds: Any, columns: int, d_out: Any, sums: Any
     ) -> None:
-        buffer = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
-        step, floor, zero = simd.splat(np.float32(simd.LANES)), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
+        memory = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
+        buffer = memory[(-(memory.ctypes.data // 4)) % simd.LANES :]
+        runs = _run_buffers()
+        centers, constants, firsts, counts = runs
+        ramp, floor, zero = simd.ramp(), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
         limit, minus = simd.splat(_LIMIT), simd.splat(np.float32(-1))
         for tile in range(len(start) - 1):
             x0, y0, left, right, top, bottom = _tile(tile, columns, bounds)
@@ -201,16 +215,16 @@ def _backward(channels: int) -> Any:
                 v0, v1, v2, v3 = zero, zero, zero, zero
                 sum_u, sum_uu, sum_y, sum_yy, sum_uy = zero, zero, zero, zero, zero
                 first_row, end_row = _rows(record, my, top, bottom)
+                _runs(record, mx, my, (first_row, end_row), left, right, runs)
                 for y in range(first_row, end_row):
-                    dy = y - my
-                    e = half_d * dy * dy
-                    if e >= CUTOFF:
-                        continue
-                    first, last, u = _run_start(mx - k * dy, (CUTOFF - e) * two_over_a, left, right)
-                    offset = simd.splat(np.float32(e))
-                    at = uintp(y * row_pitch + first)
+                    row = uintp(y)
+                    center, offset = centers[row], simd.splat(constants[row])
+                    x = firsts[row] << _SHIFT
+                    end = x + (counts[row] << _SHIFT)
+                    at = uintp(y * row_pitch + x)
                     row_sum, row_u = zero, zero
-                    for _ in range(first, last + 1, simd.LANES):
+                    while x < end:
+                        u = simd.add(ramp, simd.splat(np.float32(x - center)))
                         t = _exponent(u, half_a, offset)
                         full = _exp_negative(t)
                         g = simd.maximum(simd.add(full, floor), zero)
@@ -233,9 +247,9 @@ def _backward(channels: int) -> Any:
                         wu = simd.mul(w, u)
                         row_sum, row_u = simd.add(row_sum, w), simd.add(row_u, wu)
                         sum_uu = simd.fma(wu, u, sum_uu)
-                        u = simd.add(u, step)
+                        x += simd.LANES
                         at += uintp(simd.LANES)
-                    up = simd.splat(np.float32(dy))
+                    up = simd.splat(np.float32(y - my))
                     row_y = simd.mul(row_sum, up)
                     sum_u, sum_uy = simd.add(sum_u, row_u), simd.fma(row_u, up, sum_uy)
                     sum_y, sum_yy = simd.add(sum_y, row_y), simd.fma(row_y, up, sum_yy)
