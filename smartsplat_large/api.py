@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large import memory as memory_module
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import SplatFile, write_atomic
@@ -22,7 +21,7 @@ from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.memory import GiB
+from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.render.cpu import CpuRenderer
@@ -35,9 +34,12 @@ from smartsplat_large.source import ingest as ingest_source
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fit import fit_gaussians
-from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
-from smartsplat_large.streaming.workers import default_count, open_workers
+from smartsplat_large.streaming.workers import Workers, default_count, open_workers
+
+_BANDS_HELD = 4
+"""Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
 
 DASHBOARD_MEGAPIXELS = 8
 """Below this a fit is soon over, and the dashboard's 190 MB and its second to start are not worth it."""
@@ -78,27 +80,19 @@ def fit(
     progress = progress or Silent()
     with open_source(image) as source:
         meta = source.meta
-        target = Path(output) if output is not None else Path(image).with_suffix(".ssplat")
-        _require_apart(Path(image), target)
-        check_destination(target, overwrite=overwrite)
-        if dashboard is None:
-            dashboard = meta.size.megapixels >= DASHBOARD_MEGAPIXELS
+        target = _target(Path(image), output, overwrite)
+        watched = meta.size.megapixels >= DASHBOARD_MEGAPIXELS if dashboard is None else dashboard
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
-        plan = plan_fit(
-            meta.size, meta.channels, meta.dtype.itemsize, count, config, memory_bytes=memory_bytes, workers=threads
-        )
-        memory_module.require(
-            footprint(meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, threads),
-            memory_bytes,
-            f"sampling {count} Gaussians",
-        )
-        spare = (memory_bytes - plan.footprint.total) // 2
+        plan, spare = _planned(meta, count, config, memory_bytes, threads)
+        levels = plan.coarsest + 1
+        # Workers elsewhere read a copy on disk; one in memory would travel with every task.
+        room = 0 if scheduler else spare
         with (
-            open_workers(workers, scheduler=scheduler, dashboard=dashboard, progress=progress) as pool,
+            open_workers(workers, scheduler=scheduler, dashboard=watched, progress=progress) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
             working_copy(
-                source, spare, Path(folder), levels=plan.coarsest + 1, progress=progress, workers=threads
+                source, 0 if scheduler else spare, Path(folder), levels=levels, progress=progress, workers=threads
             ) as copy,
         ):
             initial = sample(
@@ -110,13 +104,43 @@ def fit(
             encoded = encode_within(best.gaussians, meta, config, limit, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             progress.advance()
-            with SplatFile(target) as file:
-                score = score_file(copy, View(file, CpuRenderer()), pool, progress, stage="verify")
-                measured = _evaluation(score, file, meta)
+            measured = _verified(target, copy, meta, pool, progress)
     return FitReport(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _target(image: Path, output: str | Path | None, overwrite: bool) -> Path:
+    """Where a fit writes: ``output``, by default beside the image; refused where it is in the way."""
+    # The image may be the zarr folder that one is in, which "." names.
+    beside = image if image.name.strip(".") else image.resolve()
+    target = Path(output) if output is not None else beside.with_suffix(".ssplat")
+    _require_apart(image, target)
+    check_destination(target, overwrite=overwrite)
+    return target
+
+
+def _verified(written: Path, source: ImageSource, meta: ImageMeta, pool: Workers, progress: Progress) -> Evaluation:
+    """What a file that was just written is worth, by decoding it again."""
+    with SplatFile(written) as file:
+        return _evaluation(score_file(source, View(file, CpuRenderer()), pool, progress, stage="verify"), file, meta)
+
+
+def _planned(meta: ImageMeta, count: int, config: FitConfig, memory_bytes: int, threads: int) -> tuple[FitPlan, int]:
+    """The plan of a fit, and how many bytes a copy of the image may take in memory throughout.
+
+    Raises
+    ------
+    MemoryLimitError
+        Fitting or sampling needs more than ``memory_bytes``.
+    """
+    about = (meta.size, meta.channels, meta.dtype.itemsize, count)
+    plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads)
+    sampling = footprint(*about, config.sampling, threads)
+    require(sampling, memory_bytes, f"sampling {count} Gaussians")
+    # Half of what is left: while its coarse levels are made, a copy takes twice its size.
+    return plan, (memory_bytes - max(plan.footprint.total, sampling.total)) // 2
 
 
 def _require_apart(source: Path, output: Path) -> None:
@@ -140,7 +164,8 @@ def decode(
     scale: float | None = None,
     overwrite: bool = False,
     workers: int | None = None,
-    skip_damage: bool = True,
+    memory_bytes: int = 4 * GiB,
+    skip_damage: bool = False,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Restore a picture, or a window of it, to the format that the ending of ``output`` names; streaming.
@@ -151,6 +176,8 @@ def decode(
         In level-0 pixels, inside the picture; by default all of it.
     level, scale
         Shrink by ``2**level``, or resize by ``scale``; at most one of them.
+    memory_bytes
+        Refuse a picture so wide that the rows in work would take more.
     skip_damage
         Leave damaged blocks out, and name them in the result, instead of raising.
 
@@ -167,6 +194,9 @@ def decode(
         header = opened.header
         _require_apart(Path(file), Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
+        band_bytes = band_height(output) * size.width * header.channels * view.dtype.itemsize
+        held = Footprint(program=PROGRAM, gaussians=0, working=_BANDS_HELD * band_bytes)
+        require(held, memory_bytes, f"decoding {size} pixels", hint="a --region, or a smaller --scale")
         progress.start("decode", size.megapixels, "MP")
         stored = header.pixels_per_cm
         density = None if stored is None else (stored[0] / view.pitch, stored[1] / view.pitch)

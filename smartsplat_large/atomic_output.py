@@ -1,8 +1,13 @@
-"""Outputs that are there whole or not at all: written beside their place as ``NAME.part``, moved when finished."""
+"""Outputs that are there whole or not at all: written beside their place as ``NAME.*.part``, moved when finished.
+
+The star is the number of the process and a counter, so that two runs never share a part and nothing that is there already is
+ever taken for one.
+"""
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,6 +16,7 @@ from pathlib import Path
 
 from smartsplat_large.errors import DiskFullError, OutputExistsError, UsageError
 
+_NUMBERS = itertools.count()
 # EFBIG is a full disk too as far as the user is concerned: the file system, or a quota, takes no more.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -25,6 +31,11 @@ def check_destination(path: Path, *, overwrite: bool, folder: bool = False) -> N
     UsageError
         The folder it would lie in is missing or not writable.
     """
+    try:
+        # The longest name there will be, and the first question that a name may be too long for.
+        _part(path).is_dir()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}", hint="choose another name") from error
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -58,7 +69,6 @@ def part_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     check_destination(path, overwrite=overwrite)
     part = _part(path)
-    part.unlink(missing_ok=True)  # from a run that was killed
     try:
         with disk_full_named(path):
             yield part
@@ -72,17 +82,11 @@ def part_folder(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """As :func:`part_file`, for a folder that holds a zarr image; an old one goes only when the new one is whole."""
     check_destination(path, overwrite=overwrite, folder=True)
     part = _part(path)
-    _remove(part)
     try:
         with disk_full_named(path):
             part.mkdir()
             yield part
-            old = part.with_name(f"{path.name}.old")
-            if path.exists():
-                _remove(old)
-                path.rename(old)
-            part.rename(path)
-            _remove(old)
+            _swap(part, path)
     finally:
         _remove(part)
 
@@ -107,8 +111,24 @@ def disk_full_named(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _swap(part: Path, path: Path) -> None:
+    """Put the folder ``part`` in the place of ``path``; an interrupt in between brings the old folder back."""
+    taken = (path.with_name(f"{path.name}.{number}.old") for number in itertools.count())
+    old = next(name for name in taken if not name.exists())
+    try:
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    _remove(old)
+
+
 def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
+    free = (path.parent / f"{path.name}.{os.getpid()}-{number}.part" for number in _NUMBERS)
+    return next(name for name in free if not os.path.lexists(name))
 
 
 def _remove(folder: Path) -> None:

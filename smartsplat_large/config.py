@@ -6,6 +6,7 @@ A setting's meaning, unit and default stand here and nowhere else; the command l
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,8 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from smartsplat_large.errors import UsageError
-
-PresetName = Literal["paper", "balanced", "fast"]
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -61,7 +60,9 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2", "ssim"):
-            _require(getattr(self, name) >= 0, f"loss.{name}", getattr(self, name), "0 or more")
+            _require(
+                0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "finite numbers from 0 on"
+            )
         _require(self.l1 + self.l2 + self.ssim > 0, "loss", self, "at least one weight above 0")
 
 
@@ -89,10 +90,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         for name in ("lr_xy", "lr_scale", "lr_rotation", "lr_color"):
-            _require(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "0 or more")
+            rate = getattr(self, name)
+            _require(0 <= rate < math.inf, f"optimizer.{name}", rate, "finite numbers from 0 on")
         for name in ("beta1", "beta2"):
             _require(0 <= getattr(self, name) < 1, f"optimizer.{name}", getattr(self, name), "0 to below 1")
+        _require(0 < self.epsilon < math.inf, "optimizer.epsilon", self.epsilon, "finite numbers above 0")
         _require(0 <= self.decay_share <= 1, "optimizer.decay_share", self.decay_share, "0 to 1")
+        _require(0 <= self.decay_floor <= 1, "optimizer.decay_floor", self.decay_floor, "0 to 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +107,7 @@ class FitConfig:
     ratio: float | None = 50.0
     """Raw bytes / file bytes. A promise, except under ``paper``, where it only sets N by eq. 5."""
     gaussians: int | None = None
-    """Exact number of Gaussians, instead of a ratio."""
+    """Number of Gaussians to fit, instead of a ratio; those that show nothing are not written."""
     steps: int = 1000
     seed: int = 0
     coarse_share: float = 0.0

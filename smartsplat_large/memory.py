@@ -5,6 +5,7 @@ The constants count the arrays that are alive at once in the code they describe;
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -27,10 +28,10 @@ def parse_bytes(text: str) -> int:
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(match[2].lower()) if match else None
-    size = int(float(match[1]) * unit) if match and unit else 0
-    if size <= 0:
+    size = float(match[1]) * unit if match and unit else 0.0
+    if not 1 <= size < math.inf:
         raise UsageError(f"{text!r} is not a size", hint="write for example 4GiB, 500MB or 65536")
-    return size
+    return int(size)
 
 
 def format_bytes(size: float) -> str:
@@ -62,8 +63,8 @@ PROGRAM = 420 * MiB
 """Resident size of the program with numba, dask, zarr and their kernels loaded, and the dashboard running."""
 
 
-def require(footprint: Footprint, limit: int, what: str) -> None:
-    """Refuse a plan that does not fit.
+def require(footprint: Footprint, limit: int, what: str, *, hint: str | None = None) -> None:
+    """Refuse a plan that does not fit; the usual hint is that of a fit.
 
     Raises
     ------
@@ -74,5 +75,5 @@ def require(footprint: Footprint, limit: int, what: str) -> None:
         enough = format_bytes(footprint.total * 1.05).replace(" ", "")
         raise MemoryLimitError(
             f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}",
-            hint=f"--memory {enough}, fewer Gaussians (a higher --ratio), or fewer --workers",
+            hint=hint or f"--memory {enough}, fewer Gaussians (a higher --ratio), or fewer --workers",
         )

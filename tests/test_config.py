@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import pytest
 
-from smartsplat_large.config import PRESETS, FitConfig, LossConfig, SamplingConfig, preset, read_toml
+from smartsplat_large.config import PRESETS, FitConfig, LossConfig, OptimizerConfig, SamplingConfig, preset, read_toml
 from smartsplat_large.errors import UsageError
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
@@ -52,6 +53,11 @@ def test_values_out_of_range_are_refused() -> None:
         lambda: FitConfig(ratio=None),
         lambda: FitConfig(gaussians=3),
         lambda: LossConfig(l1=0, l2=0, ssim=0),
+        lambda: LossConfig(l1=math.inf),
+        lambda: OptimizerConfig(lr_xy=math.inf),
+        lambda: OptimizerConfig(lr_color=math.nan),
+        lambda: OptimizerConfig(epsilon=0),
+        lambda: OptimizerConfig(decay_floor=-1),
         lambda: SamplingConfig(gradient_weight=2),
         lambda: preset("slow"),
     ):

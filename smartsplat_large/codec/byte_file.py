@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 from smartsplat_large.errors import SplatFileError
@@ -17,14 +18,17 @@ class ByteFile:
         Raises
         ------
         SplatFileError
-            It is missing, a folder, or may not be read.
+            It is missing, no file but a folder or a pipe, or may not be read.
         """
         self.path = path
         self._descriptor = -1
         hint = "name an existing .ssplat file"
-        if path.is_dir():
-            raise self.error("is a folder", hint)
         try:
+            kind = path.stat().st_mode
+            if stat.S_ISDIR(kind):
+                raise self.error("is a folder", hint)
+            if not stat.S_ISREG(kind):
+                raise self.error("is a device or a pipe, which cannot be read at any offset", hint)
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
             raise self.error(f"cannot be read: {error.strerror}", hint) from error

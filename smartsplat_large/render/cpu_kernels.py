@@ -98,7 +98,7 @@ def _run_buffers() -> Any:
 
 @njit(inline="always", error_model="numpy")
 def _runs(record: Any, mx: float, my: float, rows: Any, left: int, right: int, runs: Any) -> None:
-    """For each row: the centre of its parabola, its constant, and the aligned chunks in which the exponent is below the cut-off.
+    """For each row: its parabola's centre and constant, and the aligned chunks where the exponent is below the cut-off.
 
     A loop of its own, without branches, for two reasons: it is vectorised over rows, and the number of chunks is known long
     before the loop over chunks must predict it; that saves most of a pipeline flush on every row. Half a run is a hundredth
@@ -211,7 +211,6 @@ def _backward(channels: int) -> Any:
                 mx, my = record[MX] - x0, record[MY] - y0
                 c0, c1, c2, c3 = _splat_color(color[ids[j]], 1.0, channels)
                 half_a = simd.splat(np.float32(0.5 * record[A]))
-                k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
                 v0, v1, v2, v3 = zero, zero, zero, zero
                 sum_u, sum_uu, sum_y, sum_yy, sum_uy = zero, zero, zero, zero, zero
                 first_row, end_row = _rows(record, my, top, bottom)

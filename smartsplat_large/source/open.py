@@ -51,6 +51,8 @@ def open_source(path: str | Path) -> ImageSource:
     try:
         if path.is_dir():
             return _open_folder(path, name)
+        if path.exists() and not path.is_file():
+            raise SourceError(f"{name}: is a device or a pipe", hint="save it as a file, to be read at any offset")
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:

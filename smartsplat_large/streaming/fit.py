@@ -12,10 +12,10 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import Renderer
 from smartsplat_large.source.base import ImageSource
-from smartsplat_large.streaming.plan import FitPlan
+from smartsplat_large.streaming.plan import FitPlan, Phase
 from smartsplat_large.streaming.relocate import relocate
 from smartsplat_large.streaming.solve import solve_colors
-from smartsplat_large.streaming.sweep import prepare_sweep, sweep_gradients, sweep_loss
+from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.workers import Workers
 
 RELOCATIONS = 12
@@ -62,36 +62,68 @@ def fit_gaussians(
         )
     progress.start("fit", config.steps, "steps")
     state = AdamState.start(initial, plan.size, config.optimizer)
-    best = Best(initial)
-    taken = 0
+    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial))
     for phase in plan.phases:
-        best = Best(state.gaussians(), rate=best.rate)
+        descent.run(phase)
+    return descent.best
+
+
+@dataclass(slots=True)
+class _Descent:
+    """A fit under way."""
+
+    source: ImageSource
+    renderer: Renderer
+    plan: FitPlan
+    config: FitConfig
+    workers: Workers
+    progress: Progress
+    state: AdamState
+    best: Best
+    taken: int = 0
+
+    def run(self, phase: Phase) -> None:
+        """All steps of a phase. Losses of different levels do not compare, so each phase has a best state of its own."""
+        self.best = Best(self.state.gaussians(), rate=self.best.rate)
         for _ in range(phase.steps):
-            gaussians = state.gaussians()
-            sweep = prepare_sweep(source, renderer, gaussians, plan.block, phase.level, config.loss)
-            sums, gradients = sweep_gradients(sweep, workers)
-            loss = sums.value(config.loss)
-            if best.is_lost(loss):
-                progress.note(f"step {taken}: the loss went to {loss:.4g}; back to {best.loss:.4g} with half the rates")
-                state = AdamState.start(best.gaussians, plan.size, config.optimizer)
-                best.rate /= 2
-            else:
-                best.consider(gaussians, sums, loss)
-                state.step(gradients, best.rate * rate_at(taken / config.steps, config.optimizer))
-            taken += 1
-            if config.relocate_share and relocates_after(taken, config):
-                # The coarsest level still shows four pixels between Gaussians: enough to see where one is missing.
-                judged = prepare_sweep(source, renderer, state.gaussians(), plan.block, plan.coarsest, config.loss)
-                relocate(judged, state, config.relocate_share, workers)
-            progress.advance(psnr=sums.psnr, level=phase.level)
-    gaussians = state.gaussians()
-    sums = sweep_loss(prepare_sweep(source, renderer, gaussians, plan.block, 0, config.loss), workers)
-    best.consider(gaussians, sums, sums.value(config.loss))
-    return best
+            self._step(phase.level)
+        # The state after the last step has not been judged yet.
+        sweep = self._sweep(phase.level)
+        self._keep_or_return(sweep, sweep_loss(sweep, self.workers))
+
+    def _step(self, level: int) -> None:
+        sweep = self._sweep(level)
+        sums, gradients = sweep_gradients(sweep, self.workers)
+        if self._keep_or_return(sweep, sums):
+            rate = self.best.rate * rate_at(self.taken / self.config.steps, self.config.optimizer)
+            self.state.step(gradients, rate)
+        del sweep, gradients
+        self.taken += 1
+        if self.config.relocate_share and relocates_after(self.taken, self.config):
+            # The coarsest level still shows four pixels between Gaussians: enough to see where one is missing.
+            relocate(self._sweep(self.plan.coarsest), self.state, self.config.relocate_share, self.workers)
+        self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _sweep(self, level: int) -> Sweep:
+        gaussians = self.state.gaussians()
+        return prepare_sweep(self.source, self.renderer, gaussians, self.plan.block, level, self.config.loss)
+
+    def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> bool:
+        """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost."""
+        loss = sums.value(self.config.loss)
+        if not self.best.is_lost(loss):
+            self.best.consider(sweep.gaussians, sums, loss)
+            return True
+        self.progress.note(
+            f"after {self.taken} steps the loss went from {self.best.loss:.4g} to {loss:.4g}: back, with half the rates"
+        )
+        self.state = AdamState.start(self.best.gaussians, self.plan.size, self.config.optimizer)
+        self.best.rate /= 2
+        return False
 
 
 def relocates_after(taken: int, config: FitConfig) -> bool:
-    """Whether budget is moved after step ``taken``: a fixed number of times between a tenth and two thirds of the steps."""
+    """Whether budget is moved after step ``taken``: about a dozen times between a tenth and two thirds of the steps."""
     first, last = round(0.1 * config.steps), round(0.66 * config.steps)
     interval = max((last - first) // RELOCATIONS, 5)
     return first <= taken <= last and (taken - first) % interval == 0

@@ -20,8 +20,11 @@ _BLOCK_PIXEL_ARRAYS = 4
 """float32 arrays of a block that live at once: rendered, target, gradient, and the loss's scratch (padded planes and
 partials come to one channel's worth each, counted below)."""
 _LOSS_SCRATCH_PLANES = 7
-_GAUSSIAN_BYTES_PER_COLUMN = 4 * 3 + 8 * 2 + 4 * 2
-"""Raw value and two moments, gradient and its merge in float64, best state and snapshot."""
+_GAUSSIAN_BYTES_PER_COLUMN = 48
+"""Raw value and two moments (12), gradient in float64 (8), snapshots of this and the best state (10), membership of
+blocks while it is found (11), and what the allocator keeps between steps."""
+_USUAL_WORKERS = 8
+"""The block side is chosen as if so many worked: then it, and the rounding of sums, do not depend on how many do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,7 @@ def plan_fit(
 ) -> FitPlan:
     """Choose the block side and the levels for a fit of ``gaussians`` Gaussians.
 
-    The block side follows from the image alone wherever memory allows, so that results do not depend on the number of
-    workers.
+    The block side follows from the image and the memory limit, so that results do not depend on the number of workers.
 
     Raises
     ------
@@ -65,9 +67,9 @@ def plan_fit(
         (b for b in _BLOCK_SIDES if -(-size.width // b) * -(-size.height // b) >= _BLOCKS_WANTED), _BLOCK_SIDES[-1]
     )
     sides = [b for b in _BLOCK_SIDES if b <= side]
-    footprints = [project(size, channels, itemsize, gaussians, b, workers) for b in sides]
-    fitting = (pair for pair in zip(sides, footprints, strict=True) if pair[1].total <= memory_bytes)
-    block, footprint = next(fitting, (sides[-1], footprints[-1]))
+    fits = (b for b in sides if project(size, channels, itemsize, gaussians, b, _USUAL_WORKERS).total <= memory_bytes)
+    block = next(fits, sides[-1])
+    footprint = project(size, channels, itemsize, gaussians, block, workers)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block,

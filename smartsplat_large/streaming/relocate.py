@@ -31,6 +31,6 @@ def propose_block(sweep: Sweep, index: int) -> Proposals:
     target = to_planes(sweep.source.read(block.outer, sweep.level))
     rendered = sweep.renderer.forward(sweep.gaussians.take(sweep.members.of(index)), block.outer, pitch)
     spacing = math.sqrt(sweep.source.meta.size.pixels / len(sweep.gaussians))
-    # A block may deserve far more than its share; a quarter of its pixels' worth of Gaussians is beyond any need.
+    # A block may deserve far more than its share, but not more Gaussians again than four times what it has on average.
     count = math.ceil(4 * block.core.pixels * pitch**2 / spacing**2)
     return propose(target - rendered.clip(0, 1), block, pitch, spacing, count)

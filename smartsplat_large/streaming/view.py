@@ -33,7 +33,7 @@ class View:
     def size(self) -> Size:
         """Size of the whole picture at this pitch: as many pixels as touch it."""
         full = self.file.header.size
-        return Size(*(math.ceil(side / self.pitch - 1e-9) for side in (full.width, full.height)))
+        return Size(*(max(1, math.ceil(side / self.pitch - 1e-9)) for side in (full.width, full.height)))
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -88,7 +88,7 @@ def to_full_size(window: Window, pitch: float) -> Window:
 
 
 def from_full_size(window: Window, pitch: float, size: Size) -> Window:
-    """The pixels at ``pitch`` that a level-0 window touches, inside ``size``."""
+    """The pixels at ``pitch`` that a level-0 window touches, inside ``size``; at least one."""
     x, y = math.floor(window.x / pitch), math.floor(window.y / pitch)
     x_end, y_end = math.ceil(window.x_end / pitch - 1e-9), math.ceil(window.y_end / pitch - 1e-9)
-    return Window(x, y, x_end - x, y_end - y).clipped(size)
+    return Window(x, y, max(1, x_end - x), max(1, y_end - y)).clipped(size)

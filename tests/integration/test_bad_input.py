@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from smartsplat_large import ingest
+from smartsplat_large import decode, ingest
+from smartsplat_large.errors import SplatFileError
 
 from .conftest import PICTURE, Command
 
@@ -96,6 +97,14 @@ def test_images(refused: Refused, tmp_path: Path, name: str, write: Callable[[Pa
         assert said in error
 
 
+def test_a_pipe_is_not_waited_for(refused: Refused, tmp_path: Path) -> None:
+    pipe = tmp_path / "in.png"
+    os.mkfifo(pipe)
+    for arguments in (("fit", pipe, "-o", tmp_path / "a.ssplat"), ("info", pipe)):
+        error, _ = refused(3, *arguments)
+        assert f"{pipe}: is a device or a pipe" in error
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_image_that_may_not_be_read(refused: Refused, tmp_path: Path) -> None:
     image = tmp_path / "in.png"
@@ -127,6 +136,7 @@ SETTINGS = [
     ("--memory 10MB", 4, "the limit is 9.54 MiB"),
     ("--memory much", 2, "'much' is not a size"),
     ("--memory -1", 2, "'-1' is not a size"),
+    (f"--memory {'9' * 400}", 2, "is not a size"),
     ("--steps -1", 2, "steps = -1"),
     ("--seed -1", 2, "seed = -1"),
     ("--config {tmp}/none.toml", 2, "none.toml: No such file"),
@@ -256,6 +266,8 @@ def test_files_that_are_not_there(refused: Refused, tmp_path: Path, verb: str) -
     assert f"{tmp_path / 'none.ssplat'}: cannot be read: No such file" in error
     error, _ = refused(3, verb, tmp_path, *rest)
     assert f"{tmp_path}: is a folder" in error
+    error, _ = refused(3, verb, tmp_path / ("a" * 300), *rest)
+    assert "cannot be read: File name too long" in error
 
 
 def test_damage_is_listed_by_info_and_left_out_on_demand(command: Command, fitted: Path, tmp_path: Path) -> None:
@@ -269,6 +281,14 @@ def test_damage_is_listed_by_info_and_left_out_on_demand(command: Command, fitte
     assert done.code == 0
     assert done.json["damage"] == told.json["damage"]
     assert f"warning: {file}: block 0" in done.err
+
+
+def test_damage_is_not_left_out_unasked(fitted: Path, tmp_path: Path) -> None:
+    file = tmp_path / "a.ssplat"
+    file.write_bytes(flipped(fitted.read_bytes(), fitted.stat().st_size - 100))
+    with pytest.raises(SplatFileError, match="block 0"):
+        decode(file, tmp_path / "a.npy")
+    assert decode(file, tmp_path / "a.npy", skip_damage=True)["damage"]
 
 
 def test_an_image_of_another_size_is_not_compared(refused: Refused, fitted: Path, tmp_path: Path) -> None:

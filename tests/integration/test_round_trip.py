@@ -76,6 +76,15 @@ def test_a_file_goes_beside_its_image_by_default(command: Command, picture: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["photo.of.mine.png", "photo.of.mine.ssplat"]
 
 
+def test_a_file_goes_beside_the_folder_one_is_in(
+    command: Command, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command("ingest", picture, "-o", tmp_path / "mine.zarr", "-q").code == 0
+    monkeypatch.chdir(tmp_path / "mine.zarr")
+    assert command("fit", ".", "--gaussians", 40, "--steps", 1, "--preset", "fast", "-q").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.ssplat", "mine.zarr"]
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.zarr", "a.png", "a.npy", "a.jpg"])
 def test_every_format_holds_the_same_pixels(command: Command, fitted: Path, tmp_path: Path, name: str) -> None:
     with smartsplat_large.open(fitted) as file:
