@@ -91,9 +91,7 @@ def fit(
         with (
             open_workers(workers, scheduler=scheduler, dashboard=watched, progress=progress) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
-            working_copy(
-                source, 0 if scheduler else spare, Path(folder), levels=levels, progress=progress, workers=threads
-            ) as copy,
+            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
         ):
             initial = sample(
                 copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
