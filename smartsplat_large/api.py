@@ -17,7 +17,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import SplatFile, write_atomic
-from smartsplat_large.config import FitConfig
+from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
@@ -36,20 +36,17 @@ from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
-from smartsplat_large.streaming.workers import Workers, default_count, open_workers
+from smartsplat_large.streaming.workers import Workers, default_count, has_dashboard, open_workers
 
 _BANDS_HELD = 4
 """Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
-
-DASHBOARD_MEGAPIXELS = 8
-"""Below this a fit is soon over, and the dashboard's 190 MB and its second to start are not worth it."""
 
 
 def fit(
     image: str | Path,
     output: str | Path | None = None,
     *,
-    config: FitConfig,
+    config: FitConfig | None = None,
     memory_bytes: int = 4 * GiB,
     workers: int | None = None,
     scheduler: str | None = None,
@@ -63,6 +60,8 @@ def fit(
     ----------
     output
         By default beside the image, with the ending ``.ssplat``.
+    config
+        By default the preset ``balanced``, at ratio 50.
     memory_bytes
         Limit on the resident memory of this process; the plan is refused if it cannot keep to it.
     workers
@@ -70,18 +69,18 @@ def fit(
     scheduler
         Address of a dask cluster to run on, instead of threads.
     dashboard
-        Serve dask's dashboard, where its packages are installed; None: for pictures of 8 megapixels or more.
+        Serve dask's dashboard, where its packages are installed; None: if they are.
 
     Raises
     ------
     UsageError, SourceError, MemoryLimitError, DiskFullError, OutputExistsError
     """
     began = time.perf_counter()
-    progress = progress or Silent()
+    config, progress = config or PRESETS["balanced"], progress or Silent()
     with open_source(image) as source:
         meta = source.meta
         target = _target(Path(image), output, overwrite)
-        watched = meta.size.megapixels >= DASHBOARD_MEGAPIXELS if dashboard is None else dashboard
+        watched = has_dashboard() if dashboard is None else dashboard
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
         plan, spare = _planned(meta, count, config, memory_bytes, threads)

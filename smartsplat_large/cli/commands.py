@@ -70,9 +70,7 @@ def program() -> None:
 )
 @workers_option
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the dask cluster at this address.")
-@click.option(
-    "--dashboard/--no-dashboard", default=None, help="Serve dask's dashboard.  [from 8 megapixels on, if installed]"
-)
+@click.option("--dashboard/--no-dashboard", default=None, help="Serve dask's dashboard.  [on, if installed]")
 @overwrite_option
 @click.option("--seed", type=int, metavar="N", help="Same seed, same file.  [0]")
 @click.option(

@@ -17,7 +17,9 @@ def relocate(sweep: Sweep, state: AdamState, share: float, workers: Workers) -> 
     ``sweep`` holds the Gaussians of ``state`` and the level whose residual decides.
     """
     limit = math.ceil(share * len(state))
-    proposals = Proposals.concatenate(list(workers.map(propose_block, sweep, range(len(sweep.grid)))))
+    proposals = Proposals.concatenate(
+        list(workers.map(propose_block, sweep, range(len(sweep.grid)), short=sweep.is_short))
+    )
     index, accepted = exchange(sweep.gaussians, proposals, limit)
     if len(index):
         state.replace(index, accepted.gaussians(), sweep.source.meta.size)

@@ -69,7 +69,7 @@ def solve_colors(
 
 def _gather(sweep: Sweep, workers: Workers, task: Callable[[Sweep, int], tuple[Index, Columns]]) -> Columns:
     total = np.zeros(sweep.gaussians.color.shape)
-    for ids, part in workers.map(task, sweep, range(len(sweep.grid))):
+    for ids, part in workers.map(task, sweep, range(len(sweep.grid)), short=sweep.is_short):
         total[ids] += part
     return total
 

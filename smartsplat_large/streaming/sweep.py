@@ -22,6 +22,9 @@ from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.workers import Workers
 
 
+_LONG_BLOCK = 512
+
+
 @dataclass(frozen=True, slots=True)
 class Sweep:
     """What all blocks of one sweep share; it travels to the workers."""
@@ -33,6 +36,11 @@ class Sweep:
     grid: BlockGrid
     level: int
     loss: LossConfig
+
+    @property
+    def is_short(self) -> bool:
+        """Whether a block is a matter of milliseconds."""
+        return self.grid.block < _LONG_BLOCK
 
     @property
     def image_samples(self) -> int:
@@ -71,7 +79,7 @@ def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, Gradients
     n, channels = sweep.gaussians.color.shape
     total = Gradients(np.zeros((n, 2)), np.zeros((n, 2)), np.zeros(n), np.zeros((n, channels)))
     sums = LossSums(0.0, 0.0, 0.0, 0)
-    for block_sums, ids, part in workers.map(fit_block, sweep, range(len(sweep.grid))):
+    for block_sums, ids, part in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
         sums += block_sums
         total.xy[ids] += part.xy
         total.scale[ids] += part.scale
@@ -82,4 +90,6 @@ def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, Gradients
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:
     """Loss of the whole image."""
-    return sum(workers.map(judge_block, sweep, range(len(sweep.grid))), LossSums(0.0, 0.0, 0.0, 0))
+    return sum(
+        workers.map(judge_block, sweep, range(len(sweep.grid)), short=sweep.is_short), LossSums(0.0, 0.0, 0.0, 0)
+    )

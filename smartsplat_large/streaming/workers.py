@@ -33,11 +33,17 @@ class Workers:
         self._remote = remote
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
 
-    def map(self, function: Callable[[T, int], R], shared: T, items: Iterable[int]) -> Iterator[R]:
-        """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker."""
+    def map(
+        self, function: Callable[[T, int], R], shared: T, items: Iterable[int], *, short: bool = False
+    ) -> Iterator[R]:
+        """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker.
+
+        ``short`` tasks, of a few milliseconds, are left to threads unless the workers are elsewhere.
+        """
         listed = list(items)
         submit: Callable[..., Any]
-        if self._client is None or not (self._remote or len(listed) >= _WORTH_SCHEDULING):
+        worth = len(listed) >= _WORTH_SCHEDULING and not short
+        if self._client is None or not (self._remote or worth):
             threads: Any = self._threads
             submit = functools.partial(threads.submit, function, shared)
         else:

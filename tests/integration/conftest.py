@@ -56,8 +56,9 @@ def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], temporary: Path) -> Command:
-    """``command("fit", picture, "--ratio", 20)`` in this process."""
+def command(capsys: pytest.CaptureFixture[str], temporary: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``command("fit", picture, "--ratio", 20)`` in this process, without a dashboard unless one is asked for."""
+    monkeypatch.setattr("smartsplat_large.api.has_dashboard", lambda: False)
 
     def carry_out(*arguments: object) -> Outcome:
         capsys.readouterr()
