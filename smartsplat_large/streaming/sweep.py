@@ -21,7 +21,6 @@ from smartsplat_large.render.base import Gradients, Renderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.workers import Workers
 
-
 _LONG_BLOCK = 512
 
 
