@@ -2,7 +2,7 @@
 
     python3 pipelines/check.py [--fast]
 
-``--fast`` leaves out the tests of whole runs (tests/integration and tests/memory).
+``--fast`` leaves out the tests of whole runs (tests/integration).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import bootstrap
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--fast", action="store_true", help="leave out tests/integration and tests/memory")
+    parser.add_argument("--fast", action="store_true", help="leave out tests/integration")
     fast = parser.parse_args().fast
     bootstrap.enter(".[dev]")
     python = [sys.executable, "-m"]
-    slow = ["--ignore=tests/integration", "--ignore=tests/memory"] if fast else []
+    slow = ["--ignore=tests/integration"] if fast else []
     steps = {
         "ruff check": [*python, "ruff", "check", "."],
         "ruff format": [*python, "ruff", "format", "--check", "."],
