@@ -134,12 +134,18 @@ def _connect(address: str) -> Iterator[Any]:
         raise MissingDependencyError(
             "--scheduler needs the package distributed", hint="pip install 'smartsplat-large[dashboard]'"
         ) from error
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
-    with client:
-        yield client
+    import dask
+
+    # A client that cannot connect leaves itself behind as dask's scheduler; the outer setting takes it back.
+    with dask.config.set(scheduler="threads"):
+        try:
+            client = Client(address, timeout=10)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise UsageError(
+                f"no dask scheduler answers at {address}", hint="start one with: dask scheduler"
+            ) from error
+        with client:
+            yield client
 
 
 @contextlib.contextmanager

@@ -1,0 +1,39 @@
+"""Workers: results in order, nothing left behind."""
+
+from __future__ import annotations
+
+import time
+
+import dask
+import pytest
+
+from smartsplat_large.errors import UsageError
+from smartsplat_large.progress import Silent
+from smartsplat_large.streaming.workers import open_workers
+
+
+def slow_square(shared: int, item: int) -> int:
+    time.sleep(0.002 * (7 - item % 7))
+    return shared * item * item
+
+
+@pytest.mark.parametrize("dashboard", [False, True])
+@pytest.mark.parametrize("short", [False, True])
+def test_results_come_in_order(dashboard: bool, short: bool) -> None:
+    with open_workers(3, dashboard=dashboard, progress=Silent()) as workers:
+        assert list(workers.map(slow_square, 2, range(40), short=short)) == [2 * i * i for i in range(40)]
+    assert dask.config.get("scheduler", None) is None
+
+
+def test_an_error_of_a_task_is_raised_and_the_rest_is_dropped() -> None:
+    with open_workers(2, progress=Silent()) as workers, pytest.raises(TypeError):
+        list(workers.map(slow_square, "a", range(30)))
+
+
+def test_a_scheduler_that_does_not_answer_leaves_dask_as_it_was() -> None:
+    with (
+        pytest.raises(UsageError, match="no dask scheduler answers"),
+        open_workers(1, scheduler="nonsense://", progress=Silent()),
+    ):
+        pass
+    assert dask.config.get("scheduler", None) is None
