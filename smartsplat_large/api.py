@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 import tempfile
 import time
 from pathlib import Path
@@ -37,6 +38,11 @@ from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
 from smartsplat_large.streaming.workers import Workers, default_count, has_dashboard, open_workers
+
+_IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr"}
+
+Region = Window | tuple[int, int, int, int]
+"""``x, y, width, height`` in level-0 pixels."""
 
 _BANDS_HELD = 4
 """Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
@@ -80,6 +86,8 @@ def fit(
     with open_source(image) as source:
         meta = source.meta
         target = _target(Path(image), output, overwrite)
+        if meta.remark:
+            progress.note(f"{meta.name}: {meta.remark}")
         watched = has_dashboard() if dashboard is None else dashboard
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
@@ -113,6 +121,8 @@ def _target(image: Path, output: str | Path | None, overwrite: bool) -> Path:
     # The image may be the zarr folder that one is in, which "." names.
     beside = image if image.name.strip(".") else image.resolve()
     target = Path(output) if output is not None else beside.with_suffix(".ssplat")
+    if target.suffix.lower() in _IMAGE_ENDINGS:
+        raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {target.with_suffix('.ssplat').name}")
     _require_apart(image, target)
     check_destination(target, overwrite=overwrite)
     return target
@@ -156,7 +166,7 @@ def decode(
     file: str | Path,
     output: str | Path,
     *,
-    region: Window | None = None,
+    region: Region | None = None,
     level: int | None = None,
     scale: float | None = None,
     overwrite: bool = False,
@@ -233,10 +243,16 @@ def pitch_of(level: int | None, scale: float | None) -> float:
     return 1.0
 
 
-def _output_window(view: View, region: Window | None, name: str) -> Window:
+def _corner_and_size(region: Region) -> tuple[int, int, int, int]:
+    x, y, width, height = (region.x, region.y, region.width, region.height) if isinstance(region, Window) else region
+    return operator.index(x), operator.index(y), operator.index(width), operator.index(height)
+
+
+def _output_window(view: View, given: Region | None, name: str) -> Window:
     full = view.file.header.size
-    if region is None:
+    if given is None:
         return view.size.window
+    region = Window(*_corner_and_size(given))
     if region.is_empty or not full.window.contains(region):
         raise UsageError(
             f"{name}: region {region} is not inside the picture", hint=f"X,Y,W,H within 0,0,{full.width},{full.height}"
@@ -344,11 +360,11 @@ class SplatImage:
     def height(self) -> int:
         return self.file.header.size.height
 
-    def gaussians(self, region: Window | None = None) -> Gaussians:
+    def gaussians(self, region: Region | None = None) -> Gaussians:
         """All Gaussians that may show in a level-0 region (and some around it)."""
-        return self.file.gaussians(region)
+        return self.file.gaussians(None if region is None else Window(*_corner_and_size(region)))
 
-    def read(self, region: Window | None = None, *, level: int | None = None, scale: float | None = None) -> Pixels:
+    def read(self, region: Region | None = None, *, level: int | None = None, scale: float | None = None) -> Pixels:
         """The pixels of a level-0 region (by default all), ``(h, w, c)`` of uint8 or uint16, at any zoom."""
         view = View(self.file, self._renderer, pitch_of(level, scale))
         return view.read(_output_window(view, region, str(self.file.path)))

@@ -40,7 +40,9 @@ def check_destination(path: Path, *, overwrite: bool, folder: bool = False) -> N
         raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{path}: the folder {path.parent} may not be written", hint="choose another folder")
-    if path.is_dir() and not (folder and is_zarr_folder(path)):
+    if path.is_dir() and folder and not is_zarr_folder(path):
+        raise OutputExistsError(f"{path}: is a folder that holds no zarr image", hint="choose another name")
+    if path.is_dir() and not folder:
         raise OutputExistsError(f"{path}: is a folder", hint="name a file inside it")
     if folder and path.exists() and not path.is_dir():
         raise OutputExistsError(f"{path}: is a file, and a zarr image is a folder", hint="choose another name")
@@ -103,6 +105,8 @@ def disk_full_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS) and _is_part_of(error.filename, path):
+            raise UsageError(f"{path}: cannot be written: {error.strerror}", hint="choose another folder") from error
         if error.errno not in _FULL or isinstance(error, DiskFullError):
             raise
         free = shutil.disk_usage(path.parent).free
@@ -124,6 +128,10 @@ def _swap(part: Path, path: Path) -> None:
             old.rename(path)
         raise
     _remove(old)
+
+
+def _is_part_of(name: object, path: Path) -> bool:
+    return isinstance(name, str) and name.startswith(f"{path}.") and name.endswith(".part")
 
 
 def _part(path: Path) -> Path:

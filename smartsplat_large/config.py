@@ -134,7 +134,10 @@ class FitConfig:
         _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")
 
     def replace(self, **changes: Any) -> FitConfig:
-        """A copy with some fields changed, validated again."""
+        """A copy with some fields changed, validated again; a ratio and a number of Gaussians replace each other."""
+        for one, other in (("ratio", "gaussians"), ("gaussians", "ratio")):
+            if changes.get(one) is not None:
+                changes.setdefault(other, None)
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,6 +221,9 @@ def _merge(base: Any, given: Mapping[str, Any], where: str) -> Any:
     return dataclasses.replace(base, **changes)
 
 
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
 def _checked(value: Any, hint: Any, where: str) -> Any:
     choices = get_args(hint) or (hint,)
     if isinstance(choices[0], str):
@@ -229,5 +235,6 @@ def _checked(value: Any, hint: Any, where: str) -> Any:
     if float in choices and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if not any(isinstance(value, c) for c in choices) or (isinstance(value, bool) and bool not in choices):
-        raise UsageError(f"{where} = {value!r} is of the wrong type", hint=f"it takes {hint}")
+        kinds = " or ".join(_KINDS.get(choice, str(choice)) for choice in choices if choice is not type(None))
+        raise UsageError(f"{where} = {value!r} is of the wrong type", hint=f"it takes {kinds}")
     return value

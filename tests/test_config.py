@@ -63,3 +63,12 @@ def test_values_out_of_range_are_refused() -> None:
     ):
         with pytest.raises(UsageError):
             build()
+
+
+def test_a_ratio_and_a_number_of_gaussians_replace_each_other() -> None:
+    counted = preset("fast").replace(gaussians=70)
+    assert (counted.ratio, counted.gaussians) == (None, 70)
+    again = counted.replace(ratio=30.0)
+    assert (again.ratio, again.gaussians) == (30.0, None)
+    with pytest.raises(UsageError):
+        preset("fast").replace(ratio=10.0, gaussians=70)

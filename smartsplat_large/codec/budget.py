@@ -25,8 +25,8 @@ from smartsplat_large.lattice import Size
 
 COARSEST, FINEST = 0.25, 256.0
 """Fineness limits. Coarser than 1/4 (noise of 28 dB), fewer Gaussians are the better bargain."""
-EXTRAS_SHARE = 0.02
-"""Metadata, profile and resolution may take this much of a budget, or are left out."""
+EXTRAS_SHARE = 0.04
+"""Resolution, profile and metadata may take this much of a budget together; what goes beyond is left out, the last first."""
 ACCEPTED, AIM, LEAST = 0.985, 0.994, 0.97
 """Shares of the budget: good enough to stop searching, aimed at, and promised unless the finest steps need less."""
 MAX_ATTEMPTS = 14
@@ -60,11 +60,11 @@ def encode_to_budget(
     """
     extras = Extras(metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm)
     require_encodable(gaussians, bits)
-    dropped = extras.size_bytes > EXTRAS_SHARE * budget_bytes
+    extras, dropped = affordable(extras, budget_bytes)
     index = visible_index(gaussians, size)
     weight = importance_of(gaussians) if importance is None else np.asarray(importance, np.float64)
     while True:
-        search = _Search(gaussians.take(index), size, bits, budget_bytes, Extras() if dropped else extras)
+        search = _Search(gaussians.take(index), size, bits, budget_bytes, extras)
         best = search.run()
         if best is not None:
             under = best.size_bytes < LEAST * budget_bytes
@@ -75,6 +75,23 @@ def encode_to_budget(
                 hint="a lower ratio",
             )
         index = _strongest(index, weight, budget_bytes, search.smallest_bytes)
+
+
+def affordable(extras: Extras, budget_bytes: int) -> tuple[Extras, tuple[str, ...]]:
+    """What a budget can carry beside the Gaussians, and the names of what it cannot."""
+    kept, dropped = Extras(), []
+    wanted = (
+        ("resolution", {"pixels_per_cm": extras.pixels_per_cm}),
+        ("colour profile", {"icc_profile": extras.icc_profile}),
+        ("provenance", {"metadata": extras.metadata}),
+    )
+    for name, part in wanted:
+        more = replace(kept, **part)
+        if more.size_bytes <= EXTRAS_SHARE * budget_bytes:
+            kept = more
+        elif any(part.values()):
+            dropped.append(name)
+    return kept, tuple(dropped)
 
 
 def _strongest(index: IntColumn, weight: FloatColumn, budget_bytes: int, size_bytes: int) -> IntColumn:

@@ -66,8 +66,8 @@ class Encoded:
     """Which of the given Gaussians are in the file, ascending. Those that cannot show, or round to nothing, are not."""
     under_budget: bool = False
     """Whether less than 97 % of the budget could be used: the finest steps do not need more."""
-    dropped_extras: bool = False
-    """Whether metadata, profile and resolution were left out to make room."""
+    dropped_extras: tuple[str, ...] = ()
+    """Which of resolution, colour profile and provenance were left out to make room."""
     step_index: int = 0
     models: Models | None = field(default=None, repr=False)
 

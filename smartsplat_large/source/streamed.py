@@ -8,6 +8,7 @@ bytes a sample); an image that must be turned is unpacked by libvips, above 100 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _field(image: Any, name: str) -> Any:
 
 
 def _resolution(image: Any) -> tuple[float, float] | None:
-    # libvips counts in pixels per millimetre and says 1 where the file says nothing.
-    if image.xres == 1 and image.yres == 1:
+    # libvips counts in pixels per millimetre, and where a file says nothing it says 1, or 72 to the inch.
+    if any(math.isclose(image.xres, nothing, rel_tol=1e-3) and image.xres == image.yres for nothing in (1, 72 / 25.4)):
         return None
     return (image.xres * 10, image.yres * 10)

@@ -140,6 +140,7 @@ def _meta(layout: Layout, name: str) -> ImageMeta:
         channels=layout.channels,
         tile=None if layout.raw_rows else tile,
         cheap_windows=layout.raw_rows or (not layout.one_segment and windows_are_cheap(sizes[0], tile)),
+        remark=layout.remark,
         icc_profile=layout.icc_profile,
         pixels_per_cm=layout.pixels_per_cm,
     )

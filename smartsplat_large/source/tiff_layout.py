@@ -85,6 +85,7 @@ class Layout:
     one_segment: bool
     """All of the image is one compressed piece."""
     stored_dtype: np.dtype[Any]
+    remark: str | None
     icc_profile: bytes | None
     pixels_per_cm: tuple[float, float] | None
 
@@ -141,9 +142,19 @@ def _layout(tif: Any, name: str) -> Layout:
         raw_rows=_plain(page) and not page.is_tiled and not bilevel,
         one_segment=one and not _plain(page),
         stored_dtype=stored.newbyteorder(tif.byteorder),
+        remark=_remark(tif, series),
         icc_profile=page.tags.valueof(34675, None) or None,
         pixels_per_cm=_resolution(page),
     )
+
+
+def _remark(tif: Any, series: Any) -> str | None:
+    """That only the first of several pages, times or depths is read."""
+    others = {axis: n for axis, n in zip(series.axes, series.shape, strict=True) if axis not in "YXSC" and n > 1}
+    if others:
+        return f"only the first plane is read, of {' x '.join(f'{n} along {axis}' for axis, n in others.items())}"
+    alike = [s for s in tif.series if s.keyframe.shape[:2] == series.keyframe.shape[:2]]
+    return f"only the first page is read, of {len(alike)} of the same size" if len(alike) > 1 else None
 
 
 def _require_readable(page: Any, name: str) -> None:

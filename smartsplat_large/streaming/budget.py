@@ -72,8 +72,8 @@ def encode_within(
     lost = len(gaussians) - len(encoded.kept)
     if lost > len(gaussians) // 50:
         progress.note(f"{lost} of {len(gaussians)} Gaussians were left out to keep to {limit} bytes")
-    if encoded.dropped_extras and meta.icc_profile:
-        progress.note(f"the colour profile ({len(meta.icc_profile)} bytes) was left out to keep to {limit} bytes")
+    if encoded.dropped_extras:
+        progress.note(f"to keep to {limit} bytes, left out: {', '.join(encoded.dropped_extras)}")
     return encoded
 
 

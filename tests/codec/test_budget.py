@@ -47,7 +47,10 @@ def test_extras_give_way_to_gaussians(batch):
     given = batch(200, size)
     metadata = {"note": "".join(map(str, range(100)))}
     tight = encode_to_budget(given, size=size, bits=8, budget_bytes=1000, metadata=metadata)
-    assert tight.dropped_extras
+    assert tight.dropped_extras == ("provenance",)
+    about = {"metadata": metadata, "pixels_per_cm": (118.0, 118.0), "icc_profile": bytes(1000)}
+    some = encode_to_budget(given, size=size, bits=8, budget_bytes=1000, **about)
+    assert some.dropped_extras == ("colour profile", "provenance"), "the resolution takes only 8 bytes"
     roomy = encode_to_budget(batch(3000, size), size=size, bits=8, budget_bytes=15_000, metadata=metadata)
     assert not roomy.dropped_extras
     assert 14_550 <= roomy.size_bytes <= 15_000

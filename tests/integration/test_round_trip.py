@@ -169,3 +169,17 @@ def test_odd_sizes(
     assert command("decode", file, "-o", tmp_path / "a.npy").code == 0
     assert np.load(tmp_path / "a.npy").shape == (height, width, 3)
     assert command("eval", file, tmp_path / "in.npy").code == 0
+
+
+def test_a_region_is_a_window_or_four_numbers(fitted: Path) -> None:
+    with smartsplat_large.open(fitted) as opened:
+        window = opened.read(Window(10, 20, 30, 40))
+        np.testing.assert_array_equal(opened.read((10, 20, 30, 40)), window)
+        with pytest.raises(TypeError):
+            opened.read((10.5, 20, 30, 40))  # type: ignore[arg-type]
+
+
+def test_a_fit_does_not_take_an_images_name(command: Command, picture: Path, tmp_path: Path) -> None:
+    refused = command("fit", picture, "-o", tmp_path / "a.png")
+    assert refused.code == 2
+    assert "hint: -o a.ssplat" in refused.err

@@ -194,3 +194,20 @@ def test_a_sparse_tile_is_black(tmp_path: Path) -> None:
     read = _read(tmp_path / "a.tif")
     assert (read[:, :32] == 9).all()
     assert (read[:, 32:] == 0).all()
+
+
+def test_several_pages_or_planes_are_remarked_upon(tmp_path: Path) -> None:
+    pages = np.zeros((3, 40, 50, 3), np.uint8)
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as writer:
+        for page in pages:
+            writer.write(page, photometric="rgb", metadata=None)
+    tifffile.imwrite(tmp_path / "planes.ome.tif", pages[..., 0], metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "one.tif", pages[0], photometric="rgb")
+    remarks = []
+    for name in ("pages.tif", "planes.ome.tif", "one.tif"):
+        with open_source(tmp_path / name) as source:
+            remarks.append(source.meta.remark)
+    assert remarks[0] is not None
+    assert "only the first" in remarks[0]
+    assert "of 3" in remarks[0]
+    assert remarks[1:] == ["only the first plane is read, of 3 along Z", None]
