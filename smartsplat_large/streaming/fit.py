@@ -31,15 +31,18 @@ class Best:
     gaussians: Gaussians
     sums: LossSums | None = None
     loss: float = math.inf
+    recent: float = math.inf
+    """Smallest loss since budget was last moved: that may cost at first, and is no divergence."""
     rate: float = 1.0
     """Factor on all learning rates; halved at every divergence."""
 
     def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
+        self.recent = min(self.recent, loss)
         if loss < self.loss:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
 
     def is_lost(self, loss: float) -> bool:
-        return not math.isfinite(loss) or loss > _DIVERGED * self.loss
+        return not math.isfinite(loss) or loss > _DIVERGED * self.recent
 
 
 def fit_gaussians(
@@ -102,6 +105,7 @@ class _Descent:
         if self.config.relocate_share and relocates_after(self.taken, self.config):
             # The coarsest level still shows four pixels between Gaussians: enough to see where one is missing.
             relocate(self._sweep(self.plan.coarsest), self.state, self.config.relocate_share, self.workers)
+            self.best.recent = math.inf
         self.progress.advance(psnr=sums.psnr, level=level)
 
     def _sweep(self, level: int) -> Sweep:
@@ -118,6 +122,7 @@ class _Descent:
             f"after {self.taken} steps the loss went from {self.best.loss:.4g} to {loss:.4g}: back, with half the rates"
         )
         self.state = AdamState.start(self.best.gaussians, self.plan.size, self.config.optimizer)
+        self.best.recent = self.best.loss
         self.best.rate /= 2
         return False
 
