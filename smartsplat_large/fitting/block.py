@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int32
 from numba import njit
 
 from smartsplat_large.array_types import Index, Planes
+from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.gaussians import Gaussians, half_extent
@@ -21,9 +23,9 @@ class Members:
     """Which Gaussians touch the outer window of which block, in order of their index."""
 
     start: Index
-    ids: Index
+    ids: Int32[np.ndarray, "m"]
 
-    def of(self, block: int) -> Index:
+    def of(self, block: int) -> Int32[np.ndarray, "k"]:
         return self.ids[self.start[block] : self.start[block + 1]]
 
 
@@ -36,29 +38,12 @@ def members(gaussians: Gaussians, grid: BlockGrid, pitch: float = 1.0) -> Member
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _assign(xy: Any, reach: Any, block: int, columns: int, rows: int) -> Any:
-    n = len(xy)
-    spans = np.empty((n, 4), np.int32)
-    start = np.zeros(columns * rows + 1, np.int64)
-    for i in range(n):
-        for axis in range(2):
-            count = columns if axis == 0 else rows
-            first = np.floor((xy[i, axis] - reach[i, axis]) / block)
-            last = np.floor((xy[i, axis] + reach[i, axis]) / block)
-            spans[i, 2 * axis] = min(max(first, 0.0), float(count))
-            spans[i, 2 * axis + 1] = min(max(last, -1.0), count - 1.0)
-        for v in range(spans[i, 2], spans[i, 3] + 1):
-            for u in range(spans[i, 0], spans[i, 1] + 1):
-                start[v * columns + u + 1] += 1
-    for b in range(columns * rows):
-        start[b + 1] += start[b]
-    ids = np.empty(start[-1], np.int64)
-    position = start[:-1].copy()
-    for i in range(n):
-        for v in range(spans[i, 2], spans[i, 3] + 1):
-            for u in range(spans[i, 0], spans[i, 1] + 1):
-                ids[position[v * columns + u]] = i
-                position[v * columns + u] += 1
-    return start, ids
+    spans = np.empty((len(xy), 4), np.int32)
+    for i in range(len(xy)):
+        x, y, rx, ry = xy[i, 0], xy[i, 1], reach[i, 0], reach[i, 1]
+        spans[i, 0], spans[i, 1] = cell_span(x - rx, x + rx, block, 0, columns)
+        spans[i, 2], spans[i, 3] = cell_span(y - ry, y + ry, block, 0, rows)
+    return list_by_cell(spans, columns, rows)
 
 
 def block_gradients(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.gaussians import CUTOFF
 
 TILE_WIDTH = 64
@@ -53,29 +54,12 @@ def bucket(records: Any, column: int, row: int, columns: int, rows: int) -> Any:
 
     Tiles are counted from tile ``(column, row)`` of the image, row by row.
     """
-    n = len(records)
-    spans = np.empty((n, 4), np.int32)
-    start = np.zeros(columns * rows + 1, np.int64)
-    for i in range(n):
+    spans = np.empty((len(records), 4), np.int32)
+    for i in range(len(records)):
         mx, my, rx, ry = records[i, MX], records[i, MY], records[i, REACH_X], records[i, REACH_Y]
-        # Clamped as floats: a centre far outside must not overflow an integer.
-        spans[i, 0] = min(max(math.floor((mx - rx) / TILE_WIDTH) - column, 0.0), float(columns))
-        spans[i, 1] = min(max(math.floor((mx + rx) / TILE_WIDTH) - column, -1.0), columns - 1.0)
-        spans[i, 2] = min(max(math.floor((my - ry) / TILE_HEIGHT) - row, 0.0), float(rows))
-        spans[i, 3] = min(max(math.floor((my + ry) / TILE_HEIGHT) - row, -1.0), rows - 1.0)
-        for v in range(spans[i, 2], spans[i, 3] + 1):
-            for u in range(spans[i, 0], spans[i, 1] + 1):
-                start[v * columns + u + 1] += 1
-    for t in range(columns * rows):
-        start[t + 1] += start[t]
-    ids = np.empty(start[-1], np.int32)
-    position = start[:-1].copy()
-    for i in range(n):
-        for v in range(spans[i, 2], spans[i, 3] + 1):
-            for u in range(spans[i, 0], spans[i, 1] + 1):
-                ids[position[v * columns + u]] = i
-                position[v * columns + u] += 1
-    return start, ids
+        spans[i, 0], spans[i, 1] = cell_span(mx - rx, mx + rx, TILE_WIDTH, column, columns)
+        spans[i, 2], spans[i, 3] = cell_span(my - ry, my + ry, TILE_HEIGHT, row, rows)
+    return list_by_cell(spans, columns, rows)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
