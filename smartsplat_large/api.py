@@ -212,6 +212,7 @@ def decode(
             write_image(
                 output, size, header.channels, view.dtype, _counted(bands, progress),
                 icc_profile=header.icc_profile, pixels_per_cm=density, overwrite=overwrite,
+                workers=max(1, pool.count // 2),  # rendering goes on meanwhile
             )  # fmt: skip
         return dict(output=str(output), width=size.width, height=size.height, damage=[str(d) for d in opened.damage])
 
@@ -280,7 +281,7 @@ def evaluate(
         _require_alike(view, source)
         with (
             open_workers(workers, progress=progress) as pool,
-            working_copy(source, GiB // 2, Path(folder), levels=1, progress=progress, workers=workers) as copy,
+            working_copy(source, GiB // 2, Path(folder), levels=1, progress=progress, workers=pool.count) as copy,
         ):
             return _evaluation(score_file(copy, view, pool, progress), opened, source.meta)
 
@@ -339,9 +340,9 @@ def ingest(
 ) -> ImageMeta:
     """Write a multiscale OME-Zarr working copy of an image, streaming; returns what is known of it."""
     progress = progress or Silent()
-    with open_source(image) as source, open_workers(workers, progress=progress):
+    with open_source(image) as source, open_workers(workers, progress=progress) as pool:
         _require_apart(Path(image), Path(output))
-        with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=workers) as copy:
+        with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=pool.count) as copy:
             return copy.meta
 
 

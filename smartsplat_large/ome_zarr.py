@@ -19,12 +19,13 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.downsampling import downsample
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.native_threads import zarr_alone
 
 CHUNK = 256
 SHARD = 2048
 EXTRA_KEY = "smartsplat_large"
 _BAND_BYTES = 128 << 20
-_WRITERS = 2
+_MOST_WRITERS = 2
 _COLORS = ("FF0000", "00FF00", "0000FF", "FFFFFF")
 
 
@@ -92,22 +93,26 @@ def open_level(folder: Path, level: int) -> Any:
 def write_window(array: Any, window: Window, pixels: Pixels) -> None:
     """Store ``(h, w, c)`` pixels; cheap where the window is a whole number of shards."""
     rows, columns = slice(window.y, window.y_end), slice(window.x, window.x_end)
-    array[:, rows, columns] = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    planes = np.ascontiguousarray(np.moveaxis(pixels, 2, 0))
+    with zarr_alone:
+        array[:, rows, columns] = planes
 
 
 def read_window(array: Any, window: Window) -> Pixels:
     """``(h, w, c)`` pixels of one level."""
-    planes = array[:, window.y : window.y_end, window.x : window.x_end]
+    with zarr_alone:
+        planes = array[:, window.y : window.y_end, window.x : window.x_end]
     return np.ascontiguousarray(np.moveaxis(planes, 0, 2))
 
 
 class PyramidWriter:
     """Takes an image as full-width bands from the top and writes all levels at once, in the memory of two bands.
 
-    A context manager: the image is whole when the block has ended without an exception.
+    A context manager: the image is whole when the block has ended without an exception. At most ``workers`` threads
+    compress.
     """
 
-    def __init__(self, folder: Path, spec: OmeZarrSpec) -> None:
+    def __init__(self, folder: Path, spec: OmeZarrSpec, workers: int = _MOST_WRITERS) -> None:
         create(folder, spec)
         self._spec = spec
         self._arrays = [open_level(folder, level) for level in range(spec.levels)]
@@ -115,7 +120,7 @@ class PyramidWriter:
         self._row = [0] * spec.levels
         # An interrupt ends only the waiting for a write: the pool, left last, makes sure that nothing is still being
         # written into a folder that is about to be removed.
-        self._pool = ThreadPoolExecutor(_WRITERS)
+        self._pool = ThreadPoolExecutor(min(workers, _MOST_WRITERS))
 
     def __enter__(self) -> Self:
         return self

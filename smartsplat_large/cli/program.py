@@ -27,7 +27,11 @@ def main() -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A file name need not be text; it must not be what ends a run in an encoding error.
             stream.reconfigure(errors="backslashreplace")
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    # Under python -m, CPython ends by SIGINT, whatever is returned, if that came while a string was executed, as the
+    # making of a dataclass does. Executing another one takes it back.
+    exec("")
+    return code
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -21,6 +21,8 @@ class OutputSpec:
     dtype: np.dtype[Any]
     icc_profile: bytes | None = None
     pixels_per_cm: tuple[float, float] | None = None
+    workers: int = 1
+    """Threads that may compress, where the format knows how to use several."""
 
     @property
     def raw_bytes(self) -> int:

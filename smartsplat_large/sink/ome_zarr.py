@@ -25,6 +25,6 @@ def write(folder: Path, spec: OutputSpec, bands: Iterator[Pixels]) -> None:
         icc_profile=spec.icc_profile,
         pixels_per_cm=spec.pixels_per_cm,
     )
-    with PyramidWriter(folder, zarr_spec) as writer:
+    with PyramidWriter(folder, zarr_spec, spec.workers) as writer:
         for band in bands:
             writer.write(band)

@@ -55,6 +55,7 @@ def _write(
             metadata=metadata,
             software="smartsplat-large",
             buffersize=_PASS_BYTES,
+            maxworkers=spec.workers,
             **resolution,
             **alpha,
         )

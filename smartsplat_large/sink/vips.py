@@ -20,6 +20,7 @@ import numpy as np
 
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SmartSplatError
+from smartsplat_large.native_threads import pyvips
 from smartsplat_large.sink.base import OutputSpec
 
 BAND = 256
@@ -78,12 +79,10 @@ def _write(path: Path, spec: OutputSpec, bands: Iterator[Pixels], save: Save) ->
 def _save(read_end: int, file: BinaryIO, spec: OutputSpec, save: Save, failures: list[Exception]) -> None:
     """Save what comes through the pipe; note a failure, and read on to the end so that the writer is never stuck."""
     try:
-        import pyvips
-
-        pyvips.cache_set_max(0)  # operations kept for later would keep the pipe open
-        source = pyvips.Source.new_from_descriptor(read_end)
-        image = pyvips.Image.pngload_source(source, access="sequential", fail_on="truncated")
-        save(_described(image, spec), pyvips.Target.new_to_descriptor(file.fileno()))
+        vips = pyvips()
+        source = vips.Source.new_from_descriptor(read_end)
+        image = vips.Image.pngload_source(source, access="sequential", fail_on="truncated")
+        save(_described(image, spec), vips.Target.new_to_descriptor(file.fileno()))
     except Exception as error:
         failures.append(_named(error, file.name))
     finally:
@@ -94,13 +93,11 @@ def _save(read_end: int, file: BinaryIO, spec: OutputSpec, save: Save, failures:
 
 def _described(image: Any, spec: OutputSpec) -> Any:
     """``image`` with the profile and the resolution of ``spec``."""
-    import pyvips
-
     # Pixels per millimetre; 1 is libvips's "unknown", where a PNG that is silent would be taken for 72 dpi.
     x, y = (density / 10 for density in spec.pixels_per_cm or (10, 10))
     image = image.copy(xres=x, yres=y)
     if spec.icc_profile:
-        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", spec.icc_profile)
+        image.set_type(pyvips().GValue.blob_type, "icc-profile-data", spec.icc_profile)
     return image
 
 

@@ -112,11 +112,13 @@ def write_image(
     icc_profile: bytes | None = None,
     pixels_per_cm: tuple[float, float] | None = None,
     overwrite: bool = False,
+    workers: int = 1,
 ) -> None:
     """Write full-width bands, in order from the top, to ``path`` in the format its extension names.
 
     The bands may have any heights, best :func:`band_height`. They are taken on the caller's thread, one at a time.
     ``path`` appears when it is whole; after any failure or interrupt, also one of ``bands``, it is as it was before.
+    TIFF and zarr are compressed by up to ``workers`` threads.
 
     Raises
     ------
@@ -131,8 +133,9 @@ def write_image(
     check_output(path, size, channels, dtype, overwrite)
     kind = _format(path)
     spec = OutputSpec(
-        size=size, channels=channels, dtype=np.dtype(dtype), icc_profile=icc_profile, pixels_per_cm=pixels_per_cm
-    )
+        size=size, channels=channels, dtype=np.dtype(dtype), icc_profile=icc_profile, pixels_per_cm=pixels_per_cm,
+        workers=workers,
+    )  # fmt: skip
     with (part_folder if kind.folder else part_file)(path, overwrite=overwrite) as part:
         kind.write(part, spec, rebanded(bands, spec, kind.height(spec)))
 

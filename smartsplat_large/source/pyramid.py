@@ -62,7 +62,7 @@ def ingest(
         if source.meta.cheap_windows:
             _by_shards(source, folder, spec, progress, workers)
         else:
-            _by_bands(source, folder, spec, progress)
+            _by_bands(source, folder, spec, progress, workers)
     return ZarrSource(output, str(output))
 
 
@@ -120,9 +120,9 @@ def _megapixels(spec: OmeZarrSpec) -> float:
     return sum(spec.size.at_level(level).megapixels for level in range(spec.levels))
 
 
-def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress) -> None:
+def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
     share = _megapixels(spec) / spec.size.pixels
-    with PyramidWriter(folder, spec) as writer:
+    with PyramidWriter(folder, spec, workers or os.cpu_count() or 1) as writer:
         for window, pixels in bands(source, _BANDS_OF_ROWS):
             writer.write(pixels)
             progress.advance(window.pixels * share)
@@ -174,10 +174,11 @@ def _quarters(window: Window) -> Iterator[Window]:
 
 @contextmanager
 def _scheduler(workers: int | None) -> Iterator[Callable[[list[Any]], None]]:
-    """Computes dask tasks on the scheduler that is set; else on threads that have ended when the block is left."""
+    """Computes dask tasks on the cluster that is set; else on threads that have ended when the block is left."""
     import dask
 
-    if dask.config.get("scheduler", None) is not None:
+    # dask's own threads would write on after a failure, into a folder that is being removed.
+    if dask.config.get("scheduler", None) not in (None, "threads"):
         yield lambda tasks: dask.compute(*tasks)
         return
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:

@@ -7,7 +7,6 @@ bytes a sample); an image that must be turned is unpacked by libvips, above 100 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.native_threads import pyvips
 from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
 
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
@@ -62,7 +62,7 @@ class StreamedSource(Closing):
         return self._strips(self.meta.size.window, height)
 
     def _strips(self, window: Window, height: int) -> Iterator[tuple[Window, Pixels]]:
-        vips = _pyvips()
+        vips = pyvips()
         region = vips.Region.new(self._open())
         for rows in band_windows(Size(window.width, window.height), height):
             strip = Window(window.x, window.y + rows.y, rows.width, rows.height)
@@ -74,7 +74,7 @@ class StreamedSource(Closing):
             yield strip, values.reshape(*strip.shape, self.meta.channels).copy()
 
     def _open(self) -> Any:
-        vips = _pyvips()
+        vips = pyvips()
         loader = getattr(vips.Image, f"{self._kind}load")
         try:
             image = loader(str(self._path), access="sequential", fail_on="truncated")
@@ -87,15 +87,6 @@ class StreamedSource(Closing):
     def _unreadable(self, error: Exception) -> SourceError:
         said = " ".join(str(error).split())
         return SourceError(f"{self._name}: cannot be decoded: {said}", hint="it is damaged or cut short; copy it again")
-
-
-@functools.cache
-def _pyvips() -> Any:
-    import pyvips
-
-    # Cached operations would keep decoded images alive after we are done with them.
-    pyvips.cache_set_max(0)
-    return pyvips
 
 
 def _field(image: Any, name: str) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.native_threads import zarr_alone
 from smartsplat_large.ome_zarr import EXTRA_KEY
 from smartsplat_large.source.base import (
     Closing,
@@ -52,7 +53,8 @@ class ZarrSource(Closing):
             "c": slice(None),
         }
         try:
-            values = np.asarray(self._arrays[level][tuple(wanted.get(axis, 0) for axis in self._axes)])
+            with zarr_alone:
+                values = np.asarray(self._arrays[level][tuple(wanted.get(axis, 0) for axis in self._axes)])
         except MemoryError:
             raise
         except Exception as error:

@@ -6,11 +6,13 @@ import contextlib
 import functools
 import importlib.util
 import os
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from smartsplat_large import native_threads
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.progress import Progress
 
@@ -27,11 +29,11 @@ class Workers:
     While it is open, graphs computed with dask run on the same workers.
     """
 
-    def __init__(self, count: int, client: Any | None, remote: bool) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, count: int, client: Any | None, remote: bool) -> None:
         self.count = count
         self._client = client
         self._remote = remote
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
+        self._threads = threads
 
     def map(
         self, function: Callable[[T, int], R], shared: T, items: Iterable[int], *, short: bool = False
@@ -48,11 +50,20 @@ class Workers:
             submit = functools.partial(threads.submit, function, shared)
         else:
             everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
-            submit = functools.partial(self._client.submit, function, everywhere, pure=False)
+            submit = functools.partial(_submit_alone, self._client, function, everywhere)
         yield from _in_order(submit, listed, ahead=4 * self.count + 4)
 
-    def close(self) -> None:
-        self._threads.shutdown(wait=True, cancel_futures=True)
+
+def _submit_alone(client: Any, function: Callable[..., Any], shared: Any, item: int) -> Any:
+    # By the function's own name: it is what the dashboard shows.
+    key = f"{function.__name__}-{uuid.uuid4().hex}"
+    return client.submit(_alone, function, shared, item, key=key, pure=False)
+
+
+def _alone(function: Callable[[T, int], R], shared: T, item: int) -> R:
+    """A task in a process that may be elsewhere."""
+    with native_threads.blas_alone:
+        return function(shared, item)
 
 
 def _in_order(submit: Callable[[int], Any], items: list[int], ahead: int) -> Iterator[Any]:
@@ -79,7 +90,7 @@ def default_count() -> int:
 def open_workers(
     count: int | None, *, scheduler: str | None = None, dashboard: bool = False, progress: Progress
 ) -> Iterator[Workers]:
-    """Workers for the length of a ``with`` block.
+    """Workers for the length of a ``with`` block, each of them one busy thread: see :mod:`.native_threads`.
 
     Parameters
     ----------
@@ -99,6 +110,7 @@ def open_workers(
     """
     count = count or default_count()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(native_threads.blas_alone)
         client = None
         if scheduler:
             client = stack.enter_context(_connect(scheduler))
@@ -111,14 +123,13 @@ def open_workers(
         elif dashboard and has_dashboard():
             client, address = stack.enter_context(_local_cluster(count))
             progress.note(f"dask dashboard: {address}")
-        else:
+        threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
+        stack.callback(threads.shutdown, wait=True, cancel_futures=True)
+        if client is None:
             import dask
 
-            pool = stack.enter_context(ThreadPoolExecutor(count, thread_name_prefix="dask"))
-            stack.enter_context(dask.config.set(pool=pool, scheduler="threads"))
-        workers = Workers(count, client, remote=scheduler is not None)
-        stack.callback(workers.close)
-        yield workers
+            stack.enter_context(dask.config.set(pool=threads, scheduler="threads"))
+        yield Workers(threads, count, client, remote=scheduler is not None)
 
 
 def has_dashboard() -> bool:
@@ -136,16 +147,13 @@ def _connect(address: str) -> Iterator[Any]:
         ) from error
     import dask
 
-    # A client that cannot connect leaves itself behind as dask's scheduler; the outer setting takes it back.
-    with dask.config.set(scheduler="threads"):
-        try:
-            client = Client(address, timeout=10)
-        except (OSError, TimeoutError, ValueError) as error:
-            raise UsageError(
-                f"no dask scheduler answers at {address}", hint="start one with: dask scheduler"
-            ) from error
-        with client:
-            yield client
+    try:
+        # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
+    with client, dask.config.set(scheduler=client):
+        yield client
 
 
 @contextlib.contextmanager

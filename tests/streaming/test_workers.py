@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import dask
@@ -36,4 +37,5 @@ def test_a_scheduler_that_does_not_answer_leaves_dask_as_it_was() -> None:
         open_workers(1, scheduler="nonsense://", progress=Silent()),
     ):
         pass
+    gc.collect()
     assert dask.config.get("scheduler", None) is None
