@@ -10,8 +10,8 @@ from smartsplat_large.array_types import Planes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render.base import Gradients, box_variance
-from smartsplat_large.render.cpu_kernels import kernels
-from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH, bucket, chain, project
+from smartsplat_large.render.cpu_kernels import backward, forward
+from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH, bucket, chain, moment_count, project
 
 
 class CpuRenderer:
@@ -22,26 +22,26 @@ class CpuRenderer:
 
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
         out = np.empty((gaussians.channels, *window.shape), np.float32)
-        records = project(gaussians.xy, gaussians.scale, gaussians.rotation, pitch, box_variance(pitch))
-        start, ids, bounds, columns = _raster(records, window)
-        forward, _ = kernels(gaussians.channels)
-        forward(records, gaussians.color, start, ids, bounds, columns, out)
+        records, peaks = project(*_columns(gaussians), pitch, box_variance(pitch))
+        forward(records, peaks, *_raster(records, window), out, (0,) * gaussians.channels)
         return out
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         box = box_variance(pitch)
-        records = project(gaussians.xy, gaussians.scale, gaussians.rotation, pitch, box)
-        start, ids, bounds, columns = _raster(records, window)
+        records, peaks = project(*_columns(gaussians), pitch, box)
         n, channels = gaussians.color.shape
-        sums = np.zeros((n, 5 + channels))
-        _, backward = kernels(channels)
-        backward(records, gaussians.color, start, ids, bounds, columns, d_planes, sums)
+        moments = np.zeros((n, moment_count(channels)), np.float32)
+        backward(records, peaks, *_raster(records, window), d_planes, (0,) * channels, moments)
         gradients = Gradients(np.empty((n, 2)), np.empty((n, 2)), np.empty(n), np.empty((n, channels)))
         chain(
-            records, sums, gaussians.scale, gaussians.rotation, gaussians.color, pitch, box,
+            records, moments, gaussians.scale, gaussians.rotation, gaussians.color, pitch, box,
             gradients.xy, gradients.scale, gradients.rotation, gradients.color,
         )  # fmt: skip
         return gradients
+
+
+def _columns(gaussians: Gaussians) -> tuple[Any, ...]:
+    return gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color
 
 
 def _raster(records: Any, window: Window) -> tuple[Any, Any, tuple[int, ...], int]:

@@ -1,57 +1,35 @@
-"""The raster kernels: Gaussians of a tile as runs of pixels per row, sixteen pixels at a time, forward and backward.
+"""The raster kernels: all Gaussians of a tile, strip by strip, into a buffer that stays in the first-level cache.
 
-On a row the exponent is a parabola around ``x = mx - k dy`` plus the constant ``D dy^2 / 2``. Rows are float64 in their few
-scalars and float32 in their pixels. A tile's pixels live in a small buffer, one row of each channel after the other.
+The buffer holds a tile as strips of eight columns; a strip holds its rows from the top, and a row its channels, eight
+pixels each. So walking down a strip reads and writes memory in order. :mod:`.strips` explains the arithmetic.
+
+Kernels are compiled for each number of channels: they take it as a tuple of that length, which the compiler knows.
 """
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import Any
 
 import numpy as np
 from numba import njit, uintp
 
 from smartsplat_large import simd
-from smartsplat_large.gaussians import CUTOFF
-from smartsplat_large.render.records import (
-    AMPLITUDE,
-    FLOOR,
-    MX,
-    MY,
-    PEAK,
-    REACH_Y,
-    TILE_HEIGHT,
-    TILE_WIDTH,
-    A,
-    D,
-    K,
+from smartsplat_large.render.records import DECAY, LOSS, MX, MY, TILE_HEIGHT, TILE_WIDTH, K
+from smartsplat_large.render.strips import (
+    BIASED_FLOOR,
+    SHIFT,
+    STRIPS,
+    UNBIAS,
+    exponential,
+    is_smooth,
+    spans,
+    splat_color,
+    starts,
+    strip_range,
 )
 
-_PITCH = TILE_WIDTH  # runs are whole chunks, aligned to the tile's first column
-_SHIFT = 4  # log2 of simd.LANES
-
-# exp(-t / 4) on [0, ln 255], fitted at Chebyshev nodes; squared twice it is exp(-t) to 1e-6.
-_NODES = (np.cos((np.arange(64) + 0.5) * np.pi / 64) + 1) / 2 * CUTOFF
-_P0, _P1, _P2, _P3, _P4, _P5, _P6 = (
-    np.float32(c) for c in np.polynomial.Polynomial.fit(_NODES, np.exp(-_NODES / 4), 6).convert().coef
-)
-_LIMIT = np.float32(CUTOFF)
-_MINUS_FLOOR = np.float32(-FLOOR - 5e-7)  # a hair below, so that the kernel is exactly zero beyond the cut-off
-
-
-@njit(inline="always", error_model="numpy")
-def _exp_negative(t: Any) -> Any:
-    """``exp(-t)`` for ``0 <= t <= CUTOFF`` in sixteen lanes, to 1e-6 absolute."""
-    p = simd.fma(t, simd.splat(_P6), simd.splat(_P5))
-    p = simd.fma(t, p, simd.splat(_P4))
-    p = simd.fma(t, p, simd.splat(_P3))
-    p = simd.fma(t, p, simd.splat(_P2))
-    p = simd.fma(t, p, simd.splat(_P1))
-    p = simd.fma(t, p, simd.splat(_P0))
-    p = simd.mul(p, p)
-    return simd.mul(p, p)
+_AHEAD = 3
+"""Gaussians from asking for one to using it."""
 
 
 @njit(inline="always", error_model="numpy")
@@ -66,203 +44,304 @@ def _tile(index: int, columns: int, bounds: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
-def _rows(record: Any, my: float, top: int, bottom: int) -> Any:
-    """First row, and one past the last, that a Gaussian reaches within ``[top, bottom]``."""
-    first = max(float(top), np.ceil(my - record[REACH_Y]))
-    last = min(float(bottom), np.floor(my + record[REACH_Y]))
-    return int(first), int(last) + 1
+def _tile_buffer(channels: int) -> Any:
+    """A tile's pixels, aligned to a cache line so that no vector straddles two."""
+    floats = TILE_HEIGHT * TILE_WIDTH * channels
+    memory = np.empty(floats + 16, np.float32)
+    return memory[(-(memory.ctypes.data // 4)) % 16 :][:floats]
 
 
 @njit(inline="always", error_model="numpy")
-def _splat_color(color: Any, gain: float, channels: int) -> Any:
-    """The channels of a colour, each in all lanes; those beyond ``channels`` repeat the first and are not used."""
-    c0 = simd.splat(np.float32(color[0] * gain))
-    c1, c2, c3 = c0, c0, c0
-    if channels > 1:
-        c1 = simd.splat(np.float32(color[1] * gain))
-    if channels > 2:
-        c2 = simd.splat(np.float32(color[2] * gain))
-    if channels > 3:
-        c3 = simd.splat(np.float32(color[3] * gain))
-    return c0, c1, c2, c3
-
-
-@njit(inline="always", error_model="numpy")
-def _run_buffers() -> Any:
-    """Room for the runs of a tile's rows."""
+def _strip_buffers() -> Any:
+    """Rows of each strip, first and one past the last, and where G and V begin."""
     return (
-        np.empty(TILE_HEIGHT, np.float64), np.empty(TILE_HEIGHT, np.float32),
-        np.empty(TILE_HEIGHT, np.int32), np.empty(TILE_HEIGHT, np.int32),
+        np.empty(STRIPS, np.int32), np.empty(STRIPS, np.int32),
+        np.empty(TILE_WIDTH, np.float32), np.empty(TILE_WIDTH, np.float32),
     )  # fmt: skip
 
 
 @njit(inline="always", error_model="numpy")
-def _runs(record: Any, mx: float, my: float, rows: Any, left: int, right: int, runs: Any) -> None:
-    """For each row: its parabola's centre and constant, and the aligned chunks where the exponent is below the cut-off.
-
-    A loop of its own, without branches, for two reasons: it is vectorised over rows, and the number of chunks is known long
-    before the loop over chunks must predict it; that saves most of a pipeline flush on every row. Half a run is a hundredth
-    of a pixel too long on purpose: the kernel is zero there, and float32 is enough for a square root.
-    """
-    centers, constants, firsts, counts = runs
-    k, half_d, two_over_a = record[K], 0.5 * record[D], 2 / record[A]
-    aligned_left = np.int32(left >> _SHIFT)
-    for y in range(rows[0], rows[1]):
-        dy = y - my
-        e = half_d * dy * dy
-        center = mx - k * dy
-        half = math.sqrt(np.float32(max(CUTOFF - e, 0.0) * two_over_a)) + np.float32(0.01)
-        first = max(np.int32(np.int32(max(center - half, 0.0)) >> _SHIFT), aligned_left)
-        last = np.int32(np.int32(max(min(center + half, float(right)), -1.0)) >> _SHIFT)
-        at = uintp(y)  # a signed index would be checked for wrap-around, which stops the vectoriser
-        centers[at] = center
-        constants[at] = np.float32(e)
-        firsts[at] = first
-        counts[at] = last - first + np.int32(1)
+def _prefetch(records: Any, peaks: Any, ids: Any, n: int) -> None:
+    """Gaussians lie anywhere in memory: ask for one some time before its turn."""
+    if n < len(ids):
+        i = np.intp(ids[n])
+        simd.prefetch(records, i, np.intp(0))
+        simd.prefetch(records, i, np.intp(8))
+        simd.prefetch(peaks, i, np.intp(0))
 
 
-@njit(inline="always", error_model="numpy")
-def _exponent(u: Any, half_a: Any, e: Any) -> Any:
-    """``min(A u^2 / 2 + e, cut-off)``."""
-    return simd.minimum(simd.fma(simd.mul(u, u), half_a, e), simd.splat(_LIMIT))
-
-
-@njit(inline="always", error_model="numpy")
-def _accumulate(buffer: Any, at: Any, g: Any, color: Any) -> None:
-    simd.store(buffer, at, simd.fma(g, color, simd.load(buffer, at)))
-
-
-@functools.cache
-def kernels(channels: int) -> tuple[Any, Any]:
-    """The forward and backward kernels, compiled for a number of channels from 1 to 4."""
-    return _forward(channels), _backward(channels)
-
-
-def _forward(channels: int) -> Any:
-    row_pitch = channels * _PITCH
-
-    @njit(cache=True, nogil=True, error_model="numpy")
-    def forward(records: Any, color: Any, start: Any, ids: Any, bounds: Any, columns: int, out: Any) -> None:
-        memory = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
-        buffer = memory[(-(memory.ctypes.data // 4)) % simd.LANES :]
-        runs = _run_buffers()
-        centers, constants, firsts, counts = runs
-        ramp, floor, zero = simd.ramp(), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
-        for tile in range(len(start) - 1):
-            x0, y0, left, right, top, bottom = _tile(tile, columns, bounds)
-            buffer[:] = 0
-            for j in range(start[tile], start[tile + 1]):
-                record = records[ids[j]]
-                mx, my = record[MX] - x0, record[MY] - y0
-                c0, c1, c2, c3 = _splat_color(color[ids[j]], record[AMPLITUDE] * PEAK, channels)
-                half_a = simd.splat(np.float32(0.5 * record[A]))
-                first_row, end_row = _rows(record, my, top, bottom)
-                _runs(record, mx, my, (first_row, end_row), left, right, runs)
-                for y in range(first_row, end_row):
-                    row = uintp(y)
-                    center, offset = centers[row], simd.splat(constants[row])
-                    x = firsts[row] << _SHIFT
-                    end = x + (counts[row] << _SHIFT)
-                    at = uintp(y * row_pitch + x)
-                    while x < end:
-                        u = simd.add(ramp, simd.splat(np.float32(x - center)))
-                        g = simd.maximum(simd.add(_exp_negative(_exponent(u, half_a, offset)), floor), zero)
-                        _accumulate(buffer, at, g, c0)
-                        if channels > 1:
-                            _accumulate(buffer, at + uintp(_PITCH), g, c1)
-                        if channels > 2:
-                            _accumulate(buffer, at + uintp(2 * _PITCH), g, c2)
-                        if channels > 3:
-                            _accumulate(buffer, at + uintp(3 * _PITCH), g, c3)
-                        x += simd.LANES
-                        at += uintp(simd.LANES)
-            for y in range(top, bottom + 1):
-                for c in range(channels):
-                    base = y * row_pitch + c * _PITCH
-                    for x in range(left, right + 1):
-                        out[c, y0 + y - bounds[1], x0 + x - bounds[0]] = buffer[base + x]
-
-    return forward
-
-
-def _backward(channels: int) -> Any:
-    row_pitch = channels * _PITCH
-
-    @njit(cache=True, nogil=True, error_model="numpy")
-    def backward(
-        records: Any, color: Any, start: Any, ids: Any, bounds: Any, columns: int, d_out: Any, sums: Any
-    ) -> None:
-        memory = np.empty(TILE_HEIGHT * row_pitch + simd.LANES, np.float32)
-        buffer = memory[(-(memory.ctypes.data // 4)) % simd.LANES :]
-        runs = _run_buffers()
-        centers, constants, firsts, counts = runs
-        ramp, floor, zero = simd.ramp(), simd.splat(_MINUS_FLOOR), simd.splat(np.float32(0))
-        limit, minus = simd.splat(_LIMIT), simd.splat(np.float32(-1))
-        for tile in range(len(start) - 1):
-            x0, y0, left, right, top, bottom = _tile(tile, columns, bounds)
-            buffer[:] = 0
-            for y in range(top, bottom + 1):
-                for c in range(channels):
-                    base = y * row_pitch + c * _PITCH
-                    for x in range(left, right + 1):
-                        buffer[base + x] = d_out[c, y0 + y - bounds[1], x0 + x - bounds[0]]
-            for j in range(start[tile], start[tile + 1]):
-                record, total = records[ids[j]], sums[ids[j]]
-                mx, my = record[MX] - x0, record[MY] - y0
-                c0, c1, c2, c3 = _splat_color(color[ids[j]], 1.0, channels)
-                half_a = simd.splat(np.float32(0.5 * record[A]))
-                v0, v1, v2, v3 = zero, zero, zero, zero
-                sum_u, sum_uu, sum_y, sum_yy, sum_uy = zero, zero, zero, zero, zero
-                first_row, end_row = _rows(record, my, top, bottom)
-                _runs(record, mx, my, (first_row, end_row), left, right, runs)
-                for y in range(first_row, end_row):
-                    row = uintp(y)
-                    center, offset = centers[row], simd.splat(constants[row])
-                    x = firsts[row] << _SHIFT
-                    end = x + (counts[row] << _SHIFT)
-                    at = uintp(y * row_pitch + x)
-                    row_sum, row_u = zero, zero
-                    while x < end:
-                        u = simd.add(ramp, simd.splat(np.float32(x - center)))
-                        t = _exponent(u, half_a, offset)
-                        full = _exp_negative(t)
-                        g = simd.maximum(simd.add(full, floor), zero)
-                        d0 = simd.load(buffer, at)
-                        v0 = simd.fma(g, d0, v0)
-                        w = simd.mul(d0, c0)
-                        if channels > 1:
-                            d1 = simd.load(buffer, at + uintp(_PITCH))
-                            v1 = simd.fma(g, d1, v1)
-                            w = simd.fma(d1, c1, w)
-                        if channels > 2:
-                            d2 = simd.load(buffer, at + uintp(2 * _PITCH))
-                            v2 = simd.fma(g, d2, v2)
-                            w = simd.fma(d2, c2, w)
-                        if channels > 3:
-                            d3 = simd.load(buffer, at + uintp(3 * _PITCH))
-                            v3 = simd.fma(g, d3, v3)
-                            w = simd.fma(d3, c3, w)
-                        w = simd.where_positive(simd.fma(t, minus, limit), simd.mul(full, w))
-                        wu = simd.mul(w, u)
-                        row_sum, row_u = simd.add(row_sum, w), simd.add(row_u, wu)
-                        sum_uu = simd.fma(wu, u, sum_uu)
-                        x += simd.LANES
-                        at += uintp(simd.LANES)
-                    up = simd.splat(np.float32(y - my))
-                    row_y = simd.mul(row_sum, up)
-                    sum_u, sum_uy = simd.add(sum_u, row_u), simd.fma(row_u, up, sum_uy)
-                    sum_y, sum_yy = simd.add(sum_y, row_y), simd.fma(row_y, up, sum_yy)
-                total[0] += simd.horizontal_sum(sum_u)
-                total[1] += simd.horizontal_sum(sum_uu)
-                total[2] += simd.horizontal_sum(sum_y)
-                total[3] += simd.horizontal_sum(sum_yy)
-                total[4] += simd.horizontal_sum(sum_uy)
-                total[5] += simd.horizontal_sum(v0)
+@njit(cache=True, nogil=True, error_model="numpy")
+def _render_tile(records: Any, peaks: Any, ids: Any, tile: Any, buffer: Any, strips: Any, planes: Any) -> None:
+    """Add the Gaussians ``ids`` to the tile; rows outside the window may be left incomplete."""
+    channels = len(planes)
+    row = channels * simd.LANES
+    x0, y0, left, right = tile[:4]
+    firsts, ends, gs, vs = strips
+    floor, zero = simd.splat(BIASED_FLOOR), simd.splat(np.float32(0))
+    for n in range(len(ids)):
+        i = ids[n]
+        _prefetch(records, peaks, ids, n + _AHEAD)
+        record = records[i]
+        mx, my = record[MX] - x0, record[MY] - y0
+        c0, c1, c2, c3 = splat_color(peaks[i], channels)
+        smooth = is_smooth(record)
+        w, loss = simd.splat(np.float32(record[DECAY])), simd.splat(np.float32(record[LOSS]))
+        reached = strip_range(record, mx, left, right)
+        spans(record, mx, my, firsts, ends)
+        starts(record, mx, my, reached, firsts, gs, vs)
+        for j in range(reached[0], reached[1]):
+            strip = uintp(j)
+            begin, end = firsts[strip], ends[strip]
+            at = uintp((j * TILE_HEIGHT + begin) * row)
+            last = uintp((j * TILE_HEIGHT + end) * row)
+            g, v = simd.load(gs, uintp(j << SHIFT)), simd.load(vs, uintp(j << SHIFT))
+            x, y = (j << SHIFT) - mx, begin - my
+            if not smooth:
+                g = exponential(record, x, y)
+            while at < last:
+                value = simd.maximum(simd.sub(g, floor), zero)
+                simd.store(buffer, at, simd.fma(value, c0, simd.load(buffer, at)))
                 if channels > 1:
-                    total[6] += simd.horizontal_sum(v1)
+                    at1 = at + uintp(simd.LANES)
+                    simd.store(buffer, at1, simd.fma(value, c1, simd.load(buffer, at1)))
                 if channels > 2:
-                    total[7] += simd.horizontal_sum(v2)
+                    at2 = at + uintp(2 * simd.LANES)
+                    simd.store(buffer, at2, simd.fma(value, c2, simd.load(buffer, at2)))
                 if channels > 3:
-                    total[8] += simd.horizontal_sum(v3)
+                    at3 = at + uintp(3 * simd.LANES)
+                    simd.store(buffer, at3, simd.fma(value, c3, simd.load(buffer, at3)))
+                at += uintp(row)
+                if smooth:
+                    g, v = simd.fma(g, v, g), simd.fma(v, w, loss)
+                else:
+                    y += 1.0
+                    g = exponential(record, x, y)
 
-    return backward
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate_tile(
+    records: Any, peaks: Any, ids: Any, tile: Any, buffer: Any, strips: Any, planes: Any, moments: Any
+) -> None:
+    """Add to ``moments`` what the gradient in the tile's buffer means for each Gaussian; see :func:`.records.chain`.
+
+    Within a run, sums of w, m w and m^2 w, with m rows to go, are sums of sums: three additions a row.
+    """
+    channels = len(planes)
+    row = channels * simd.LANES
+    x0, y0, left, right = tile[:4]
+    firsts, ends, gs, vs = strips
+    floor, zero, two = simd.splat(BIASED_FLOOR), simd.splat(np.float32(0)), simd.splat(np.float32(2))
+    for n in range(len(ids)):
+        i = ids[n]
+        _prefetch(records, peaks, ids, n + _AHEAD)
+        record = records[i]
+        mx, my = record[MX] - x0, record[MY] - y0
+        c0, c1, c2, c3 = splat_color(peaks[i], channels)
+        k, smooth = record[K], is_smooth(record)
+        slant = simd.splat(np.float32(k))
+        w, loss = simd.splat(np.float32(record[DECAY])), simd.splat(np.float32(record[LOSS]))
+        reached = strip_range(record, mx, left, right)
+        spans(record, mx, my, firsts, ends)
+        starts(record, mx, my, reached, firsts, gs, vs)
+        v0, v1, v2, v3 = zero, zero, zero, zero
+        sum_u, sum_uu, sum_y, sum_yy, sum_uy = zero, zero, zero, zero, zero
+        for j in range(reached[0], reached[1]):
+            strip = uintp(j)
+            begin, end = firsts[strip], ends[strip]
+            at = uintp((j * TILE_HEIGHT + begin) * row)
+            last = uintp((j * TILE_HEIGHT + end) * row)
+            g, v = simd.load(gs, uintp(j << SHIFT)), simd.load(vs, uintp(j << SHIFT))
+            x, y = (j << SHIFT) - mx, begin - my
+            if not smooth:
+                g = exponential(record, x, y)
+            s0, s1, s2 = zero, zero, zero
+            while at < last:
+                value = simd.maximum(simd.sub(g, floor), zero)
+                d0 = simd.load(buffer, at)
+                v0 = simd.fma(value, d0, v0)
+                pull = simd.mul(d0, c0)
+                if channels > 1:
+                    d1 = simd.load(buffer, at + uintp(simd.LANES))
+                    v1 = simd.fma(value, d1, v1)
+                    pull = simd.fma(d1, c1, pull)
+                if channels > 2:
+                    d2 = simd.load(buffer, at + uintp(2 * simd.LANES))
+                    v2 = simd.fma(value, d2, v2)
+                    pull = simd.fma(d2, c2, pull)
+                if channels > 3:
+                    d3 = simd.load(buffer, at + uintp(3 * simd.LANES))
+                    v3 = simd.fma(value, d3, v3)
+                    pull = simd.fma(d3, c3, pull)
+                s0 = simd.fma(simd.where_above(g, floor, g), pull, s0)
+                s1 = simd.add(s1, s0)
+                s2 = simd.add(s2, s1)
+                at += uintp(row)
+                if smooth:
+                    g, v = simd.fma(g, v, g), simd.fma(v, w, loss)
+                else:
+                    y += 1.0
+                    g = exponential(record, x, y)
+            # u and y, called lift, where the strip has ended, and back from there by m rows.
+            below = end - my
+            u, lift = simd.add(simd.ramp(), simd.splat(np.float32(x + k * below))), simd.splat(np.float32(below))
+            squares = simd.sub(simd.mul(two, s2), s1)
+            tilted = simd.sub(simd.mul(u, s0), simd.mul(slant, s1))  # sum of u w
+            tilted_m = simd.sub(simd.mul(u, s1), simd.mul(slant, squares))  # sum of u m w
+            lifted = simd.sub(simd.mul(lift, s0), s1)  # sum of y w
+            lifted_m = simd.sub(simd.mul(lift, s1), squares)
+            sum_u, sum_y = simd.add(sum_u, tilted), simd.add(sum_y, lifted)
+            sum_uu = simd.add(sum_uu, simd.sub(simd.mul(u, tilted), simd.mul(slant, tilted_m)))
+            sum_uy = simd.add(sum_uy, simd.sub(simd.mul(lift, tilted), tilted_m))
+            sum_yy = simd.add(sum_yy, simd.sub(simd.mul(lift, lifted), lifted_m))
+        unbias = simd.splat(np.float32(UNBIAS))
+        v0, v1, v2 = simd.mul(v0, unbias), simd.mul(v1, unbias), simd.mul(v2, unbias)
+        total = moments[i]
+        eight = simd.sums_of_eight(sum_u, sum_uu, sum_y, sum_yy, sum_uy, v0, v1, v2)
+        simd.store(total, uintp(0), simd.add(simd.load(total, uintp(0)), eight))
+        if channels > 3:
+            total[8] += simd.horizontal_sum(simd.mul(v3, unbias))
+
+
+@njit(inline="always", error_model="numpy")
+def _store_tile(buffer: Any, tile: Any, bounds: Any, channels: int, out: Any) -> None:
+    x0, y0, left, right, top, bottom = tile
+    for c in range(channels):
+        for y in range(top, bottom + 1):
+            line = out[c, y0 + y - bounds[1]]
+            for j in range(left >> SHIFT, (right >> SHIFT) + 1):
+                base = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
+                x, at = j << SHIFT, x0 + (j << SHIFT) - bounds[0]
+                if x >= left and x + simd.LANES - 1 <= right:
+                    simd.store(line, uintp(at), simd.load(buffer, uintp(base)))
+                else:
+                    for lane in range(max(left - x, 0), min(right - x, simd.LANES - 1) + 1):
+                        line[at + lane] = buffer[base + lane]
+
+
+@njit(inline="always", error_model="numpy")
+def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) -> None:
+    """The window's part of a tile; zeros around it."""
+    x0, y0, left, right, top, bottom = tile
+    if left > 0 or top > 0 or right < TILE_WIDTH - 1 or bottom < TILE_HEIGHT - 1:
+        buffer[:] = 0
+    for c in range(channels):
+        for y in range(top, bottom + 1):
+            line = planes[c, y0 + y - bounds[1]]
+            for j in range(left >> SHIFT, (right >> SHIFT) + 1):
+                base = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
+                x, at = j << SHIFT, x0 + (j << SHIFT) - bounds[0]
+                if x >= left and x + simd.LANES - 1 <= right:
+                    simd.store(buffer, uintp(base), simd.load(line, uintp(at)))
+                else:
+                    for lane in range(max(left - x, 0), min(right - x, simd.LANES - 1) + 1):
+                        buffer[base + lane] = line[at + lane]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def forward(records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, out: Any, planes: Any) -> None:
+    """Render a window: ``out`` is ``(channels, height, width)`` float32."""
+    channels = len(planes)
+    buffer = _tile_buffer(channels)
+    strips = _strip_buffers()
+    for index in range(len(start) - 1):
+        tile = _tile(index, columns, bounds)
+        buffer[:] = 0
+        _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
+        _store_tile(buffer, tile, bounds, channels, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def backward(
+    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, d_out: Any, planes: Any, moments: Any
+) -> None:
+    """Add to ``moments`` what the gradient ``d_out`` on a window means for each Gaussian."""
+    channels = len(planes)
+    buffer = _tile_buffer(channels)
+    strips = _strip_buffers()
+    for index in range(len(start) - 1):
+        tile = _tile(index, columns, bounds)
+        _load_tile(buffer, tile, bounds, channels, d_out)
+        _correlate_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes, moments)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def descend(
+    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, target: Any, brightest: float,
+    l1: Any, l2: Any, planes: Any, moments: Any,
+) -> Any:  # fmt: skip
+    """Forward, pointwise loss and backward of a window, tile by tile, each while it is in the first-level cache.
+
+    Parameters
+    ----------
+    target
+        ``(channels, height, width)`` of whole numbers up to ``brightest``.
+    l1, l2
+        Weights of ``|r|`` and of ``r^2 / 2`` in the gradient that goes back, ``r`` from the clamped rendering.
+
+    Returns
+    -------
+    Sums of ``|r|`` and of ``r^2`` over the window.
+    """
+    channels = len(planes)
+    buffer = _tile_buffer(channels)
+    strips = _strip_buffers()
+    unit = np.float32(1 / brightest)
+    absolute, squared = 0.0, 0.0
+    for index in range(len(start) - 1):
+        tile = _tile(index, columns, bounds)
+        members = ids[start[index] : start[index + 1]]
+        buffer[:] = 0
+        _render_tile(records, peaks, members, tile, buffer, strips, planes)
+        sums = _residual(buffer, tile, bounds, channels, target, unit, l1, l2)
+        absolute += sums[0]
+        squared += sums[1]
+        _correlate_tile(records, peaks, members, tile, buffer, strips, planes, moments)
+    return absolute, squared
+
+
+@njit(inline="always", error_model="numpy")
+def _residual(buffer: Any, tile: Any, bounds: Any, channels: int, target: Any, unit: Any, l1: Any, l2: Any) -> Any:
+    """Turn a rendered tile into the gradient of the pointwise loss, and sum the loss; zeros outside the window."""
+    x0, y0, left, right, top, bottom = tile
+    zero, one = simd.splat(np.float32(0)), simd.splat(np.float32(1))
+    absolute, squared, spilled = zero, zero, (0.0, 0.0)
+    units, weight1, weight2 = simd.splat(unit), simd.splat(l1), simd.splat(l2)
+    for j in range(STRIPS):
+        x = j << SHIFT
+        whole = x >= left and x + simd.LANES - 1 <= right
+        for c in range(channels):
+            for y in range(TILE_HEIGHT):
+                base = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
+                if y < top or y > bottom or x > right or x + simd.LANES <= left:
+                    simd.store(buffer, uintp(base), zero)
+                    continue
+                at, wanted = x0 + x - bounds[0], target[c, y0 + y - bounds[1]]
+                if not whole:
+                    first, last = max(left - x, 0), min(right - x, simd.LANES - 1)
+                    buffer[base : base + first] = 0
+                    buffer[base + last + 1 : base + simd.LANES] = 0
+                    more = _residual_edge(
+                        buffer[base + first : base + last + 1], wanted[at + first : at + last + 1], unit, l1, l2
+                    )
+                    spilled = spilled[0] + more[0], spilled[1] + more[1]
+                    continue
+                value = simd.minimum(simd.maximum(simd.load(buffer, uintp(base)), zero), one)
+                r = simd.sub(value, simd.mul(simd.load_whole(wanted, uintp(at)), units))
+                absolute = simd.add(absolute, simd.maximum(r, simd.sub(zero, r)))
+                squared = simd.fma(r, r, squared)
+                sign = simd.sub(simd.where_above(r, zero, weight1), simd.where_above(zero, r, weight1))
+                simd.store(buffer, uintp(base), simd.fma(weight2, r, sign))
+    return spilled[0] + simd.horizontal_sum(absolute), spilled[1] + simd.horizontal_sum(squared)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _residual_edge(pixels: Any, wanted: Any, unit: Any, l1: Any, l2: Any) -> Any:
+    """The same for fewer than eight pixels."""
+    absolute, squared = 0.0, 0.0
+    for x in range(len(pixels)):
+        value = min(max(pixels[x], np.float32(0)), np.float32(1))
+        r = value - np.float32(wanted[x]) * unit
+        absolute += abs(r)
+        squared += r * r
+        pixels[x] = l2 * r + (l1 if r > 0 else (-l1 if r < 0 else np.float32(0)))
+    return absolute, squared

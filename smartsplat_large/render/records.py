@@ -21,31 +21,41 @@ TILE_HEIGHT = 32
 FLOOR = math.exp(-CUTOFF)
 PEAK = 1 / (1 - FLOOR)
 
-# Columns of the per-Gaussian record.
-MX, MY, A, K, D, AMPLITUDE, REACH_X, REACH_Y = range(8)
+# Columns of the per-Gaussian record, two cache lines of float64.
+MX, MY, A, K, D, SHEAR, DECAY, LOSS, REACH_X, REACH_Y, SLOPE, PER_C, RIM, COLUMNS = *range(13), 16
+"""Centre; ``A``, ``k``, ``D``; ``A k``; ``exp(-C)`` and ``exp(-C) - 1``; half
+width and half height; and of the rim as a function of x: slope of its middle, ``1 / C``, and ``(A - B^2 / C)``."""
+
+
+def moment_count(channels: int) -> int:
+    """Floats of a Gaussian's moments: five of shape and place and one a channel, and at least a vector of eight."""
+    return max(8, 5 + channels)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project(xy: Any, scale: Any, rotation: Any, pitch: float, box: float) -> Any:
-    """One record a Gaussian, in output pixel indices (pixel centres at whole numbers)."""
-    n = len(xy)
-    records = np.empty((n, 8), np.float64)
+def project(xy: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float) -> Any:
+    """Gaussians in output pixels (pixel centres at whole numbers): a record each, and their colours at the peak."""
+    n, channels = color.shape
+    records = np.empty((n, COLUMNS), np.float64)
+    peaks = np.empty((n, channels), np.float32)
     for i in range(n):
         sx, sy = np.float64(scale[i, 0]), np.float64(scale[i, 1])
         vx, vy = (sx * sx + box) / (pitch * pitch), (sy * sy + box) / (pitch * pitch)
-        c, s = math.cos(rotation[i]), math.sin(rotation[i])
+        cos, sin = math.cos(rotation[i]), math.sin(rotation[i])
         ix, iy = 1 / vx, 1 / vy
-        a = c * c * ix + s * s * iy
-        d = ix * iy / a
-        records[i, MX] = xy[i, 0] / pitch - 0.5
-        records[i, MY] = xy[i, 1] / pitch - 0.5
-        records[i, A] = a
-        records[i, K] = c * s * (ix - iy) / a
-        records[i, D] = d
-        records[i, AMPLITUDE] = sx * sy / (math.sqrt(vx * vy) * pitch * pitch)
-        records[i, REACH_X] = math.sqrt(2 * CUTOFF * (c * c * vx + s * s * vy))
-        records[i, REACH_Y] = math.sqrt(2 * CUTOFF / d)
-    return records
+        a, c = cos * cos * ix + sin * sin * iy, sin * sin * ix + cos * cos * iy
+        k, d = cos * sin * (ix - iy) / a, ix * iy / a
+        record = records[i]
+        record[MX], record[MY] = xy[i, 0] / pitch - 0.5, xy[i, 1] / pitch - 0.5
+        record[A], record[K], record[D], record[SHEAR] = a, k, d, a * k
+        record[DECAY], record[LOSS] = math.exp(-c), math.expm1(-c)
+        record[REACH_X] = math.sqrt(2 * CUTOFF * (cos * cos * vx + sin * sin * vy))
+        record[REACH_Y] = math.sqrt(2 * CUTOFF / d)
+        record[SLOPE], record[PER_C], record[RIM] = -a * k / c, 1 / c, ix * iy / c
+        amplitude = sx * sy / (math.sqrt(vx * vy) * pitch * pitch)
+        for ch in range(channels):
+            peaks[i, ch] = amplitude * color[i, ch]
+    return records, peaks
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -64,18 +74,22 @@ def bucket(records: Any, column: int, row: int, columns: int, rows: int) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def chain(
-    records: Any, sums: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float,
+    records: Any, moments: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float,
     d_xy: Any, d_scale: Any, d_rotation: Any, d_color: Any,
 ) -> None:  # fmt: skip
-    """From sums over pixels to derivatives by the columns of :class:`Gaussians`."""
+    """From the moments a backward pass adds up to derivatives by the columns of :class:`Gaussians`.
+
+    With ``w`` the gradient of a pixel times the Gaussian's uncut contribution to it, the moments of a Gaussian are the sums
+    over pixels of ``w u``, ``w u^2``, ``w y``, ``w y^2``, ``w u y`` (``u = x + k y`` from its centre), and of the
+    kernel times the gradient for each channel.
+    """
     for i in range(len(records)):
-        a, k, d, amplitude = records[i, A], records[i, K], records[i, D], records[i, AMPLITUDE]
-        gain = amplitude * PEAK
-        su, suu, sy_, syy, suy = sums[i, 0], sums[i, 1], sums[i, 2], sums[i, 3], sums[i, 4]
+        a, k, d = records[i, A], records[i, K], records[i, D]
+        su, suu, sy_, syy, suy = moments[i, 0], moments[i, 1], moments[i, 2], moments[i, 3], moments[i, 4]
         # d loss / d (A, k, D): the exponent is (A u^2 + D dy^2) / 2 with u = dx + k dy, and d G / d e = -exp(-e).
-        d_a, d_k, d_d = -0.5 * suu * gain, -a * suy * gain, -0.5 * syy * gain
-        d_xy[i, 0] = a * su * gain / pitch
-        d_xy[i, 1] = (a * k * su + d * sy_) * gain / pitch
+        d_a, d_k, d_d = -0.5 * suu, -a * suy, -0.5 * syy
+        d_xy[i, 0] = a * su / pitch
+        d_xy[i, 1] = (a * k * su + d * sy_) / pitch
         sx, sy = np.float64(scale[i, 0]), np.float64(scale[i, 1])
         vx, vy = (sx * sx + box) / (pitch * pitch), (sy * sy + box) / (pitch * pitch)
         c, s = math.cos(rotation[i]), math.sin(rotation[i])
@@ -85,10 +99,12 @@ def chain(
         d_ix = d_a * c * c + d_k * c * s * iy / aa + d_d * iy * iy * s * s / aa
         d_iy = d_a * s * s - d_k * c * s * ix / aa + d_d * ix * ix * c * c / aa
         d_rotation[i] = -2 * b * d_a + d_k * ((c * c - s * s) * (ix - iy) / a + 2 * k * k) + d_d * 2 * k * d
+        amplitude = sx * sy / (math.sqrt(vx * vy) * pitch * pitch)
+        gain = amplitude * PEAK
         d_amplitude = 0.0
         for ch in range(color.shape[1]):
-            d_color[i, ch] = sums[i, 5 + ch] * gain
-            d_amplitude += sums[i, 5 + ch] * color[i, ch] * PEAK
+            d_color[i, ch] = moments[i, 5 + ch] * gain
+            d_amplitude += moments[i, 5 + ch] * color[i, ch] * PEAK
         # amplitude = sx sy / (sqrt(vx vy) pitch^2), v = (s^2 + box) / pitch^2
         p2 = pitch * pitch
         d_scale[i, 0] = -2 * sx / p2 * ix * ix * d_ix + d_amplitude * amplitude * (1 / sx - sx / (p2 * vx))
