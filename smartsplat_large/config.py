@@ -57,6 +57,8 @@ class LossConfig:
     l1: float = 0.9
     l2: float = 0.0
     ssim: float = 0.1
+    ssim_from: float = 0.0
+    """Share of the steps, all before the last, that are taken without SSIM: it costs most of a step, and pays late."""
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2", "ssim"):
@@ -64,6 +66,15 @@ class LossConfig:
                 0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "finite numbers from 0 on"
             )
         _require(self.l1 + self.l2 + self.ssim > 0, "loss", self, "at least one weight above 0")
+        _require(0 <= self.ssim_from <= 1, "loss.ssim_from", self.ssim_from, "0 to 1")
+        _require(
+            not self.ssim_from or self.l1 + self.l2 > 0,
+            "loss.ssim_from", self.ssim_from, "0 where SSIM is the only term",
+        )  # fmt: skip
+
+    def without_ssim(self) -> LossConfig:
+        """The pointwise terms alone."""
+        return dataclasses.replace(self, ssim=0.0, ssim_from=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,11 +82,12 @@ class OptimizerConfig:
     """Adam, one learning rate per attribute.
 
     ``paper``: means move in [-1, 1]-normalised coordinates, scales are ``|raw|`` in pixels, rotation is
-    ``2 pi sigmoid(raw)``. ``relative``: means move in units of the mean spacing of the Gaussians, scales are
-    ``exp(raw)``, rotation is ``raw`` in radians; the same rates then suit every picture size and ratio.
+    ``2 pi sigmoid(raw)``. ``own``: means move in units of each Gaussian's standard deviations, along its own axes, scales are
+    ``exp(raw)``, rotation is ``raw`` in radians; the same rates then suit every picture, ratio and Gaussian. ``relative``: as
+    ``own``, but means move in units of the mean spacing of all Gaussians.
     """
 
-    parametrisation: Literal["paper", "relative"] = "paper"
+    parametrisation: Literal["paper", "relative", "own"] = "paper"
     lr_xy: float = 1e-4
     lr_scale: float = 5e-2
     lr_rotation: float = 1e-3
@@ -113,7 +125,12 @@ class FitConfig:
     coarse_share: float = 0.0
     """Share of the steps taken on reduced levels, coarsest first."""
     relocate_share: float = 0.0
-    """Share of the Gaussians moved by matching pursuit at each relocation; 0 for none."""
+    """Share of the Gaussians moved by matching pursuit at each relocation, on average: more at first, less later; 0 for
+    none."""
+    relocate_every: int = 20
+    """Steps between two relocations."""
+    relocate_until: float = 0.75
+    """Share of the steps after which none is moved any more: the last ones need time to settle."""
     solve_iterations: int = 0
     """Conjugate-gradient iterations on the colours before the first step; 0 keeps the sampled colours."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -132,6 +149,8 @@ class FitConfig:
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(0 <= self.coarse_share <= 1, "coarse_share", self.coarse_share, "0 to 1")
         _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")
+        _require(self.relocate_every >= 1, "relocate_every", self.relocate_every, "1 or more")
+        _require(0 <= self.relocate_until <= 1, "relocate_until", self.relocate_until, "0 to 1")
 
     def replace(self, **changes: Any) -> FitConfig:
         """A copy with some fields changed, validated again; a ratio and a number of Gaussians replace each other."""
@@ -145,29 +164,22 @@ class FitConfig:
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
 
-_RELATIVE = OptimizerConfig(
-    parametrisation="relative",
-    lr_xy=0.2,
-    lr_scale=0.08,
-    lr_rotation=0.08,
-    lr_color=0.02,
-    beta1=0.8,
-    beta2=0.98,
+_OWN = OptimizerConfig(
+    parametrisation="own", lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, beta1=0.9, beta2=0.99,
     decay_share=0.3,
-)
-_DENSE = SamplingConfig(overlap=1.5)
-_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.01)
+)  # fmt: skip
+_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.5)
+_MOVING = FitConfig(
+    preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, solve_iterations=8,
+    loss=_SQUARED, optimizer=_OWN,
+)  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {
     "paper": FitConfig(preset="paper", steps=50_000),
-    "balanced": FitConfig(
-        preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.06, solve_iterations=8,
-        sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
-    ),
-    "fast": FitConfig(
-        preset="fast", steps=100, coarse_share=0.5, solve_iterations=8, sampling=_DENSE, loss=_SQUARED, optimizer=_RELATIVE,
-    ),
-}  # fmt: skip
+    "balanced": _MOVING,
+    "fast": _MOVING.replace(preset="fast", steps=100, relocate_every=10),
+    "best": _MOVING.replace(preset="best", steps=3000, coarse_share=0.2),
+}
 
 
 def preset(name: str) -> FitConfig:

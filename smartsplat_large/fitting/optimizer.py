@@ -32,7 +32,7 @@ class AdamState:
     square: Float32[np.ndarray, "n w"]
     """First and second moments: two for xy, then as ``raw``."""
     rate_xy: tuple[float, float]
-    """Pixels that one unit of ``lr_xy`` stands for, along x and y."""
+    """Pixels that one unit of ``lr_xy`` stands for, along x and y; for ``own``, standard deviations, along its own axes."""
     max_scale: float
     steps: int = 0
 
@@ -47,7 +47,7 @@ class AdamState:
             turns = np.mod(gaussians.rotation / (2 * np.pi) + 0.5, 1).clip(1e-6, 1 - 1e-6)
             raw[:, 2] = np.log(turns / (1 - turns))
         else:
-            spacing = math.sqrt(size.pixels / max(n, 1))
+            spacing = 1.0 if config.parametrisation == "own" else math.sqrt(size.pixels / max(n, 1))
             rate_xy = (spacing, spacing)
             raw[:, :2] = np.log(gaussians.scale)
             raw[:, 2] = gaussians.rotation
@@ -90,17 +90,17 @@ class AdamState:
             self.xy, self.raw, self.mean, self.square,
             gradients.xy, gradients.scale, gradients.rotation, gradients.color,
             rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
-            c.parametrisation == "paper", self.max_scale,
+            c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _step(
     xy: Any, raw: Any, mean: Any, square: Any, d_xy: Any, d_scale: Any, d_rotation: Any, d_color: Any,
-    rates: Any, beta1: float, beta2: float, epsilon: float, bias_2: float, paper: bool, max_scale: float,
+    rates: Any, beta1: float, beta2: float, epsilon: float, bias_2: float, paper: bool, own: bool, max_scale: float,
 ) -> None:  # fmt: skip
     n, width = mean.shape
-    gradient = np.empty(width)
+    gradient, shift = np.empty(width), np.empty(2)
     low, high = math.log(MIN_SCALE), math.log(max_scale)
     for i in range(n):
         gradient[0], gradient[1] = d_xy[i, 0], d_xy[i, 1]
@@ -113,6 +113,11 @@ def _step(
             gradient[4] *= 2 * math.pi * turns * (1 - turns)
         for j in range(5, width):
             gradient[j] = d_color[i, j - 5]
+        if own:
+            along, across = math.exp(raw[i, 0]), math.exp(raw[i, 1])
+            cosine, sine = math.cos(raw[i, 2]), math.sin(raw[i, 2])
+            x, y = gradient[0], gradient[1]
+            gradient[0], gradient[1] = (cosine * x + sine * y) * along, (cosine * y - sine * x) * across
         for j in range(width):
             g = gradient[j]
             m = beta1 * mean[i, j] + (1 - beta1) * g
@@ -120,9 +125,14 @@ def _step(
             mean[i, j], square[i, j] = m, s
             move = rates[j] * m / (math.sqrt(s / bias_2) + epsilon)
             if j < 2:
-                xy[i, j] -= move
+                shift[j] = move
             else:
                 raw[i, j - 2] -= move
+        if own:
+            u, v = shift[0] * along, shift[1] * across
+            shift[0], shift[1] = cosine * u - sine * v, sine * u + cosine * v
+        xy[i, 0] -= shift[0]
+        xy[i, 1] -= shift[1]
         for j in range(2):
             if paper:
                 raw[i, j] = min(max(raw[i, j], -max_scale), max_scale)

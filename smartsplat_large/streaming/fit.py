@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smartsplat_large.config import FitConfig, OptimizerConfig
+from smartsplat_large.config import FitConfig, LossConfig, OptimizerConfig
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
@@ -18,8 +18,10 @@ from smartsplat_large.streaming.solve import solve_colors
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.workers import Workers
 
-RELOCATIONS = 12
-
+_PIXELS_BETWEEN = 8
+"""Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
+_TAPER = (1.75, 0.25)
+"""The first and the last relocation, as multiples of the average one."""
 _DIVERGED = 2.0
 """A loss this many times the best one means that the steps were too long."""
 
@@ -65,7 +67,7 @@ def fit_gaussians(
         )
     progress.start("fit", config.steps, "steps")
     state = AdamState.start(initial, plan.size, config.optimizer)
-    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial))
+    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial), config.loss)
     for phase in plan.phases:
         descent.run(phase)
     return descent.best
@@ -83,10 +85,13 @@ class _Descent:
     progress: Progress
     state: AdamState
     best: Best
+    loss: LossConfig
+    """That of the phase under way."""
     taken: int = 0
 
     def run(self, phase: Phase) -> None:
-        """All steps of a phase. Losses of different levels do not compare, so each phase has a best state of its own."""
+        """All steps of a phase. Losses of different levels or terms do not compare, so each has a best state of its own."""
+        self.loss = self.config.loss if phase.ssim else self.config.loss.without_ssim()
         self.best = Best(self.state.gaussians(), rate=self.best.rate)
         for _ in range(phase.steps):
             self._step(phase.level)
@@ -102,19 +107,23 @@ class _Descent:
             self.state.step(gradients, rate)
         del sweep, gradients
         self.taken += 1
-        if self.config.relocate_share and relocates_after(self.taken, self.config):
-            # The coarsest level still shows four pixels between Gaussians: enough to see where one is missing.
-            relocate(self._sweep(self.plan.coarsest), self.state, self.config.relocate_share, self.workers)
+        share = relocated_share(self.taken, self.config)
+        if share:
+            relocate(self._sweep(max(level, self._relocation_level())), self.state, share, self.workers)
             self.best.recent = math.inf
         self.progress.advance(psnr=sums.psnr, level=level)
 
+    def _relocation_level(self) -> int:
+        spacing = math.sqrt(self.plan.size.pixels / len(self.state))
+        return min(self.plan.coarsest, max(0, math.floor(math.log2(spacing / _PIXELS_BETWEEN))))
+
     def _sweep(self, level: int) -> Sweep:
         gaussians = self.state.gaussians()
-        return prepare_sweep(self.source, self.renderer, gaussians, self.plan.block, level, self.config.loss)
+        return prepare_sweep(self.source, self.renderer, gaussians, self.plan.block, level, self.loss)
 
     def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> bool:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost."""
-        loss = sums.value(self.config.loss)
+        loss = sums.value(self.loss)
         if not self.best.is_lost(loss):
             self.best.consider(sweep.gaussians, sums, loss)
             return True
@@ -127,11 +136,13 @@ class _Descent:
         return False
 
 
-def relocates_after(taken: int, config: FitConfig) -> bool:
-    """Whether budget is moved after step ``taken``: about a dozen times between a tenth and two thirds of the steps."""
-    first, last = round(0.1 * config.steps), round(0.66 * config.steps)
-    interval = max((last - first) // RELOCATIONS, 5)
-    return first <= taken <= last and (taken - first) % interval == 0
+def relocated_share(taken: int, config: FitConfig) -> float:
+    """Share of the Gaussians to move after step ``taken``: none most of the time, falling linearly from move to move."""
+    last = math.floor(config.relocate_until * config.steps)
+    if not config.relocate_share or taken % config.relocate_every or taken > last:
+        return 0.0
+    first, least = _TAPER
+    return config.relocate_share * (first + (least - first) * taken / last)
 
 
 def rate_at(progressed: float, config: OptimizerConfig) -> float:

@@ -33,6 +33,8 @@ class Phase:
 
     level: int
     steps: int
+    ssim: bool = True
+    """Whether the loss has its SSIM term."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,20 @@ def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     coarse = round(config.steps * config.coarse_share) if coarsest else 0
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
-    return (*levels, Phase(0, config.steps - coarse))
+    return _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
+
+
+def _split_by_loss(levels: list[Phase], without: int) -> tuple[Phase, ...]:
+    """The same steps, the first ``without`` of them in phases that leave SSIM out."""
+    parts = []
+    for phase in levels:
+        early = min(without, phase.steps)
+        without -= early
+        if early:
+            parts.append(Phase(phase.level, early, ssim=False))
+        if phase.steps > early or not phase.steps:
+            parts.append(Phase(phase.level, phase.steps - early))
+    return tuple(parts)
 
 
 def _halvings(factor: float) -> int:

@@ -2,37 +2,73 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
+
+from smartsplat_large.array_types import Index, Planes
+from smartsplat_large.fitting.block import members
 from smartsplat_large.fitting.optimizer import AdamState
-from smartsplat_large.fitting.refine import Proposals, exchange, propose
+from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
+from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import to_planes
+from smartsplat_large.streaming.solve import Columns
 from smartsplat_large.streaming.sweep import Sweep
 from smartsplat_large.streaming.workers import Workers
+
+_RICHEST = 6
+"""A block may deserve far more newcomers than its share of them, but not more than so many times as many."""
 
 
 def relocate(sweep: Sweep, state: AdamState, share: float, workers: Workers) -> int:
     """Replace up to ``share`` of the Gaussians in ``state``; returns how many.
 
-    ``sweep`` holds the Gaussians of ``state`` and the level whose residual decides.
+    ``sweep`` holds the Gaussians of ``state`` and the level whose residual decides. The result does not depend on the number
+    of workers: blocks are merged in their order, and equal gains or costs are taken in order of position or row.
     """
-    limit = math.ceil(share * len(state))
-    proposals = Proposals.concatenate(
-        list(workers.map(propose_block, sweep, range(len(sweep.grid)), short=sweep.is_short))
-    )
-    index, accepted = exchange(sweep.gaussians, proposals, limit)
+    task = _Task(_widened(sweep), share)
+    projection = np.zeros(sweep.gaussians.color.shape)
+    found = []
+    for proposals, ids, part in workers.map(propose_block, task, range(len(task.sweep.grid)), short=sweep.is_short):
+        found.append(proposals)
+        projection[ids] += part
+    cost = removal_cost(sweep.gaussians, projection)
+    index, accepted = exchange(cost, Proposals.concatenate(found), math.ceil(share * len(state)))
     if len(index):
         state.replace(index, accepted.gaussians(), sweep.source.meta.size)
     return len(index)
 
 
-def propose_block(sweep: Sweep, index: int) -> Proposals:
-    """The task of one block: its residual's best additions."""
-    block = sweep.grid[index]
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Task:
+    """What the tasks of all blocks share."""
+
+    sweep: Sweep
+    share: float
+
+    @property
+    def spacing(self) -> float:
+        return math.sqrt(self.sweep.source.meta.size.pixels / len(self.sweep.gaussians))
+
+
+def _widened(sweep: Sweep) -> Sweep:
+    """The same sweep, with blocks that see as far as the widest Gaussian that is tried."""
     pitch = 2.0**sweep.level
-    target = to_planes(sweep.source.read(block.outer, sweep.level))
-    rendered = sweep.renderer.forward(sweep.gaussians.take(sweep.members.of(index)), block.outer, pitch)
-    spacing = math.sqrt(sweep.source.meta.size.pixels / len(sweep.gaussians))
-    # A block may deserve far more than its share, but not more Gaussians again than four times what it has on average.
-    count = math.ceil(4 * block.core.pixels * pitch**2 / spacing**2)
-    return propose(target - rendered.clip(0, 1), block, pitch, spacing, count)
+    halo = reach(pitch, math.sqrt(sweep.source.meta.size.pixels / len(sweep.gaussians)))
+    grid = BlockGrid(sweep.grid.size, sweep.grid.block, halo)
+    return dataclasses.replace(sweep, grid=grid, members=members(sweep.gaussians, grid, pitch))
+
+
+def propose_block(task: _Task, index: int) -> tuple[Proposals, Index, Columns]:
+    """The task of one block: its residual's best additions, and its part of each member's ``<r, G>`` at full size."""
+    sweep, block, pitch = task.sweep, task.sweep.grid[index], 2.0**task.sweep.level
+    ids = sweep.members.of(index)
+    gaussians = sweep.gaussians.take(ids)
+    residual: Planes = to_planes(sweep.source.read(block.outer, sweep.level))
+    residual -= sweep.renderer.forward(gaussians, block.outer, pitch).clip(0, 1)
+    count = math.ceil(_RICHEST * task.share * block.core.pixels * pitch**2 / task.spacing**2)
+    proposals = propose(residual, block, pitch, task.spacing, count)
+    core = np.ascontiguousarray(residual[(slice(None), *block.core.slices(block.outer))])
+    projection = sweep.renderer.backward(gaussians, block.core, core, pitch).color
+    return proposals, ids, projection * pitch**2

@@ -1,4 +1,4 @@
-"""Adam against torch's own, in both parametrisations."""
+"""Adam against torch's own, in every parametrisation."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_steps_are_those_of_torch(parametrisation: str) -> None:
     np.testing.assert_allclose(state.raw, torch.cat(variables[1:], 1).detach().numpy(), rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("parametrisation", ["paper", "relative"])
+@pytest.mark.parametrize("parametrisation", ["paper", "relative", "own"])
 def test_the_start_is_what_was_given(parametrisation: str) -> None:
     start = some()
     again = AdamState.start(start, SIZE, OptimizerConfig(parametrisation=parametrisation)).gaussians()
@@ -68,7 +68,7 @@ def test_the_start_is_what_was_given(parametrisation: str) -> None:
     np.testing.assert_array_equal(again.color, start.color)
 
 
-@pytest.mark.parametrize("parametrisation", ["paper", "relative"])
+@pytest.mark.parametrize("parametrisation", ["paper", "relative", "own"])
 def test_scales_stay_within_their_limits(parametrisation: str) -> None:
     config = OptimizerConfig(parametrisation=parametrisation, lr_scale=3.0)
     state = AdamState.start(some(), SIZE, config)
@@ -89,3 +89,18 @@ def test_replaced_rows_start_afresh() -> None:
     assert not state.mean[index].any()
     assert state.mean[[0, 1, 3, 4, 6]].all()
     np.testing.assert_allclose(state.gaussians().scale[index], some().scale[index], rtol=1e-6)
+
+
+def test_own_steps_follow_the_axes_and_the_size_of_each_gaussian() -> None:
+    """A first Adam step is the learning rate along every variable: one per standard deviation, along the Gaussian's axes."""
+    f32 = np.float32
+    scale = np.array([[6.0, 1.0], [2.0, 2.0]], f32)
+    turn = np.array([np.pi / 6, 0.0], f32)
+    start = Gaussians(np.full((2, 2), 50.0), scale, turn, np.ones((2, 3), f32))
+    state = AdamState.start(start, SIZE, OptimizerConfig(parametrisation="own", lr_xy=0.1, lr_rotation=0.0))
+    g = Gradients(np.array([[3.0, 0.1], [-1.0, 2.0]]), np.zeros((2, 2)), np.zeros(2), np.zeros((2, 3)))
+    state.step(g, 1.0)
+    c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
+    along, across = 0.6, 0.1 * np.sign(c * 0.1 - s * 3.0)
+    expected = -np.array([[c * along - s * across, s * along + c * across], [-0.2, 0.2]])
+    np.testing.assert_allclose(state.xy - 50.0, expected, atol=1e-5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from smartsplat_large.fitting.refine import exchange, propose, removal_cost
+from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.render.cpu import CpuRenderer
@@ -46,7 +46,30 @@ def test_proposals_lie_in_the_core() -> None:
 def test_removal_costs_the_energy_of_an_isolated_gaussian() -> None:
     gaussian = one(60, 45, 4.0)
     energy = np.square(CPU.forward(gaussian, SIZE.window)).sum()
-    assert removal_cost(gaussian)[0] == pytest.approx(energy, rel=0.05)
+    assert removal_cost(gaussian, np.zeros((1, 3)))[0] == pytest.approx(energy, rel=0.05)
+
+
+def test_removal_of_what_the_picture_does_not_have_gains_its_energy() -> None:
+    wrong = one(60, 45, 4.0)
+    residual = -CPU.forward(wrong, SIZE.window)
+    projection = CPU.backward(wrong, SIZE.window, residual).color
+    energy = np.square(residual).sum()
+    assert removal_cost(wrong, projection)[0] == pytest.approx(-energy, rel=0.05)
+
+
+def test_newcomers_keep_apart_and_neighbouring_blocks_do_not_propose_the_same() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.normal(size=(3, *SIZE.window.shape)).astype(np.float32)
+    grid = BlockGrid(SIZE, 30, reach(1.0, 8.0))
+    parts = [propose(noise[(slice(None), *b.outer.slices(SIZE.window))], b, 1.0, 8.0, 8) for b in grid]
+    for part in parts:
+        for i in range(len(part.gain)):
+            better = np.hypot(*(part.xy[:i] - part.xy[i]).T)
+            assert (better > 2 * part.scale[:i, 0] - 1.5).all()
+    blob = CPU.forward(one(60.0, 45.0, 3.0), SIZE.window)
+    parts = [propose(blob[(slice(None), *b.outer.slices(SIZE.window))], b, 1.0, 8.0, 8).best(1) for b in grid]
+    found = Proposals.concatenate(parts)
+    assert np.count_nonzero(found.gain > 0.5 * found.gain.max()) == 1
 
 
 def test_only_profitable_exchanges_are_made() -> None:
@@ -54,8 +77,9 @@ def test_only_profitable_exchanges_are_made() -> None:
     both = Gaussians.concatenate([strong, weak])
     residual = CPU.forward(one(50.5, 40.5, 3), SIZE.window)
     proposals = propose(residual, BlockGrid(SIZE, 200)[0], 1.0, spacing=10.0, count=5)
-    index, accepted = exchange(both, proposals, limit=2)
+    index, accepted = exchange(removal_cost(both, np.zeros((2, 3))), proposals, limit=2)
     assert index.tolist() == [1], "the weak one goes, the strong one stays"
     np.testing.assert_allclose(accepted.xy[0], [50.5, 40.5], atol=1)
-    index, _ = exchange(strong, propose(residual * 1e-3, BlockGrid(SIZE, 200)[0], 1.0, 10.0, 5), limit=1)
+    faint = propose(residual * 1e-3, BlockGrid(SIZE, 200)[0], 1.0, 10.0, 5)
+    index, _ = exchange(removal_cost(strong, np.zeros((1, 3))), faint, limit=1)
     assert not len(index)

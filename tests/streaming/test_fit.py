@@ -9,6 +9,7 @@ import pytest
 
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
@@ -148,4 +149,15 @@ def test_coarse_phases_come_first_and_the_last_is_full_size() -> None:
     assert levels[-1] == 0
     assert sum(phase.steps for phase in plan.phases) == PRESETS["balanced"].steps
     dense = plan_fit(source.meta.size, 3, 1, 500_000, PRESETS["balanced"], memory_bytes=1 << 40, workers=2)
-    assert dense.phases == (Phase(0, PRESETS["balanced"].steps),)
+    half = PRESETS["balanced"].steps // 2
+    assert dense.phases == (Phase(0, half, ssim=False), Phase(0, half))
+
+
+def test_ssim_joins_after_its_share_of_the_steps_whatever_the_level() -> None:
+    config = PRESETS["balanced"].replace(steps=100)
+    for share in (0.0, 0.2, 0.5, 0.7, 1.0):
+        late = config.replace(loss=dataclasses.replace(config.loss, ssim_from=share))
+        plan = plan_fit(Size(1200, 900), 3, 1, 800, late, memory_bytes=1 << 40, workers=2)
+        assert sum(phase.steps for phase in plan.phases) == 100
+        assert sum(phase.steps for phase in plan.phases if not phase.ssim) == round(100 * share)
+        assert [phase.ssim for phase in plan.phases] == sorted(phase.ssim for phase in plan.phases)
