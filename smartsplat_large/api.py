@@ -104,7 +104,7 @@ def fit(
                 copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                 workers=threads, progress=progress,
             )  # fmt: skip
-            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress)
+            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, kept_bytes=room)
             progress.start("encode", 1, "file")
             encoded = encode_within(best.gaussians, meta, config, limit, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)

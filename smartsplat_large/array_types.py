@@ -29,5 +29,11 @@ Pixels = UInt8[ndarray, "h w c"] | UInt16[ndarray, "h w c"]
 Planes = Float32[ndarray, "c h w"]
 """Pixel values as the renderer and the loss use them: one plane per channel, 1 is the brightest value."""
 
+WholePlanes = UInt8[ndarray, "c h w"] | UInt16[ndarray, "c h w"]
+"""Stored pixel values, one plane per channel."""
+
+Moments = Float32[ndarray, "n m"]
+"""What a renderer's backward pass adds up for each Gaussian, block by block, before it becomes a gradient."""
+
 PixelReader = Callable[[Window], Pixels]
 """Reads one window of level 0. The caller owns the result."""

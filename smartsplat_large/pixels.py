@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from smartsplat_large.array_types import Pixels, Planes
+from smartsplat_large.array_types import Pixels, Planes, WholePlanes
 
 
 def to_planes(pixels: Pixels) -> Planes:
@@ -22,6 +22,27 @@ def to_pixels(planes: Planes, dtype: np.dtype[Any]) -> Pixels:
     pixels = np.empty((*planes.shape[1:], planes.shape[0]), dtype)
     _to_pixels(planes, np.float32(np.iinfo(dtype).max), pixels)
     return pixels
+
+
+def to_whole_planes(pixels: Pixels) -> WholePlanes:
+    """``(h, w, c)`` as ``(c, h, w)`` of the same whole numbers."""
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
+    _separate(pixels, planes)
+    return planes
+
+
+def scaled(planes: WholePlanes) -> Planes:
+    """Whole numbers as float32 in [0, 1]."""
+    return planes * np.float32(1 / np.iinfo(planes.dtype).max)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _separate(pixels: Any, planes: Any) -> None:
+    height, width, channels = pixels.shape
+    for y in range(height):
+        for c in range(channels):
+            for x in range(width):
+                planes[c, y, x] = pixels[y, x, c]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Int32
 from numba import njit
 
-from smartsplat_large.array_types import Index, Planes
+from smartsplat_large.array_types import Index, Moments, WholePlanes
 from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
-from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import Block, BlockGrid
-from smartsplat_large.render.base import Gradients, Renderer, box_variance
+from smartsplat_large.pixels import scaled
+from smartsplat_large.render.base import BlockRenderer, Projection
+from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,43 +30,47 @@ class Members:
         return self.ids[self.start[block] : self.start[block + 1]]
 
 
-def members(gaussians: Gaussians, grid: BlockGrid, pitch: float = 1.0) -> Members:
-    """Members of every block of a grid that is laid on the image seen at ``pitch``."""
-    seen = np.sqrt(np.square(gaussians.scale, dtype=np.float64) + box_variance(pitch)).astype(np.float32)
-    reach = half_extent(seen, gaussians.rotation) / pitch + (grid.halo + 1)
-    return Members(*_assign(gaussians.xy / pitch, reach, grid.block, grid.columns, grid.rows))
+def members(projection: Projection, grid: BlockGrid) -> Members:
+    """Members of every block of a grid that is laid on the image at the pitch of ``projection``."""
+    return Members(*_assign(projection.records, float(grid.halo + 1), grid.block, grid.columns, grid.rows))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _assign(xy: Any, reach: Any, block: int, columns: int, rows: int) -> Any:
-    spans = np.empty((len(xy), 4), np.int32)
-    for i in range(len(xy)):
-        x, y, rx, ry = xy[i, 0], xy[i, 1], reach[i, 0], reach[i, 1]
+def _assign(records: Any, margin: float, block: int, columns: int, rows: int) -> Any:
+    spans = np.empty((len(records), 4), np.int32)
+    for i in range(len(records)):
+        x, y = records[i, MX] + 0.5, records[i, MY] + 0.5
+        rx, ry = records[i, REACH_X] + margin, records[i, REACH_Y] + margin
         spans[i, 0], spans[i, 1] = cell_span(x - rx, x + rx, block, 0, columns)
         spans[i, 2], spans[i, 3] = cell_span(y - ry, y + ry, block, 0, rows)
     return list_by_cell(spans, columns, rows)
 
 
-def block_gradients(
-    renderer: Renderer,
-    gaussians: Gaussians,
-    target: Planes,
+def block_moments(
+    renderer: BlockRenderer,
+    projection: Projection,
+    target: WholePlanes,
     block: Block,
-    pitch: float,
     loss: LossConfig,
     image_samples: int,
-) -> tuple[LossSums, Gradients]:
-    """Loss of a block's core and the gradients by the Gaussians that touch its outer window.
+) -> tuple[LossSums, Moments]:
+    """Loss of a block's core and the moments of its gradient for the Gaussians of ``projection``.
 
     Summed over all blocks of an image this is the loss and the gradient of the whole image.
     """
-    rendered = renderer.forward(gaussians, block.outer, pitch)
-    sums, d_rendered = block_loss(rendered, target, block, loss, image_samples)
-    return sums, renderer.backward(gaussians, block.outer, d_rendered, pitch)
+    if loss.ssim:
+        rendered = renderer.render(projection, block.outer)
+        sums, d_rendered = block_loss(rendered, scaled(target), block, loss, image_samples)
+        return sums, renderer.correlate(projection, block.outer, d_rendered)
+    rows, columns = block.core.slices(block.outer)
+    weights = loss.l1 / image_samples, 2 * loss.l2 / image_samples
+    core = np.ascontiguousarray(target[:, rows, columns])
+    absolute, squared, moments = renderer.descend(projection, block.core, core, *weights)
+    return LossSums(absolute, squared, 0.0, core.size), moments
 
 
 def block_loss_only(
-    renderer: Renderer, gaussians: Gaussians, target: Planes, block: Block, pitch: float, loss: LossConfig
+    renderer: BlockRenderer, projection: Projection, target: WholePlanes, block: Block, loss: LossConfig
 ) -> LossSums:
     """Loss of a block's core, without gradients."""
-    return block_loss(renderer.forward(gaussians, block.outer, pitch), target, block, loss, 1)[0]
+    return block_loss(renderer.render(projection, block.outer), scaled(target), block, loss, 1)[0]

@@ -118,7 +118,7 @@ def _pointwise_row(rendered: Any, target: Any, l1: Any, l2: Any, gradient: Any) 
 
 @njit(inline="always", error_model="numpy")
 def _blur_rows(source: Any, at: Any, pitch: Any) -> Any:
-    """Eleven taps down a column of sixteen lanes, centred five rows below ``at``."""
+    """Eleven taps down a column of eight lanes, centred five rows below ``at``."""
     total = simd.mul(simd.splat(_TAPS[0]), simd.load(source, at))
     for t in range(1, _TAPS_N):
         total = simd.fma(simd.splat(_TAPS[t]), simd.load(source, at + uintp(t) * pitch), total)
@@ -127,7 +127,7 @@ def _blur_rows(source: Any, at: Any, pitch: Any) -> Any:
 
 @njit(inline="always", error_model="numpy")
 def _blur_columns(source: Any, at: Any) -> Any:
-    """Eleven taps along a row of sixteen lanes, centred on ``at``."""
+    """Eleven taps along a row of eight lanes, centred on ``at``."""
     total = simd.mul(simd.splat(_TAPS[0]), simd.load(source, at - uintp(HALO)))
     for t in range(1, _TAPS_N):
         total = simd.fma(simd.splat(_TAPS[t]), simd.load(source, at + uintp(t) - uintp(HALO)), total)
@@ -200,7 +200,7 @@ def _ssim(rendered: Any, target: Any, core: Any, weight: Any, gradient: Any) -> 
 
 @njit(inline="always", error_model="numpy")
 def _row_moments(x: Any, y: Any, at: Any, pitch: Any, moments: Any, j: Any) -> None:
-    """Vertical part of the five blurred moments x, y, xx, yy, xy at sixteen columns."""
+    """Vertical part of the five blurred moments x, y, xx, yy, xy at eight columns."""
     zero = simd.splat(np.float32(0))
     mx, my, mxx, myy, mxy = zero, zero, zero, zero, zero
     for t in range(_TAPS_N):
@@ -218,7 +218,7 @@ def _row_moments(x: Any, y: Any, at: Any, pitch: Any, moments: Any, j: Any) -> N
 
 @njit(inline="always", error_model="numpy")
 def _row_partials(moments: Any, pitch: Any, j: Any, valid: float, partials: Any, plane: Any, out: Any) -> Any:
-    """SSIM at sixteen pixels and its derivatives by the blurred x, xx and xy; lanes from ``valid`` on are zero."""
+    """SSIM at eight pixels and its derivatives by the blurred x, xx and xy; lanes from ``valid`` on are zero."""
     mx, my = _blur_columns(moments, j), _blur_columns(moments, j + pitch)
     exx = _blur_columns(moments, j + uintp(2) * pitch)
     eyy = _blur_columns(moments, j + uintp(3) * pitch)
@@ -232,12 +232,13 @@ def _row_partials(moments: Any, pitch: Any, j: Any, valid: float, partials: Any,
     b2 = simd.add(simd.fma(minus, squares, simd.add(exx, eyy)), c2)
     over = simd.div(one, simd.mul(b1, b2))
     s = simd.mul(simd.mul(a1, a2), over)
+    nothing = simd.splat(np.float32(0))
     inside = simd.fma(minus, simd.ramp(), simd.splat(np.float32(valid)))
     d_xx = simd.mul(simd.mul(minus, s), simd.mul(over, b1))
     d_xy = simd.mul(simd.mul(two, a1), over)
     across = simd.mul(simd.mul(two, my), simd.mul(simd.fma(minus, a1, a2), over))
     d_x = simd.fma(simd.mul(simd.mul(two, mx), s), simd.mul(over, simd.fma(minus, b2, b1)), across)
-    simd.store(partials, out, simd.where_positive(inside, d_x))
-    simd.store(partials, out + plane, simd.where_positive(inside, d_xx))
-    simd.store(partials, out + plane + plane, simd.where_positive(inside, d_xy))
-    return simd.horizontal_sum(simd.where_positive(inside, s))
+    simd.store(partials, out, simd.where_above(inside, nothing, d_x))
+    simd.store(partials, out + plane, simd.where_above(inside, nothing, d_xx))
+    simd.store(partials, out + plane + plane, simd.where_above(inside, nothing, d_xy))
+    return simd.horizontal_sum(simd.where_above(inside, nothing, s))

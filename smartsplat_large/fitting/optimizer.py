@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,14 @@ from smartsplat_large.render.base import Gradients
 
 MIN_SCALE = 0.2
 """Smallest standard deviation in pixels: below it a Gaussian hides between pixel centres and its gradient with it."""
+
+
+Spread = Callable[[Callable[[slice], None], int], None]
+"""Calls a function with slices that part ``range(count)``."""
+
+
+def _at_once(function: Callable[[slice], None], count: int) -> None:
+    function(slice(0, count))
 
 
 @dataclass(slots=True)
@@ -77,8 +86,8 @@ class AdamState:
         self.mean[index] = 0
         self.square[index] = 0
 
-    def step(self, gradients: Gradients, rate: float) -> None:
-        """One Adam step; ``rate`` is a factor on every learning rate."""
+    def step(self, gradients: Gradients, rate: float, spread: Spread = _at_once) -> None:
+        """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""
         c = self.config
         self.steps += 1
         bias_1, bias_2 = 1 - c.beta1**self.steps, 1 - c.beta2**self.steps
@@ -86,12 +95,16 @@ class AdamState:
         rates = np.array(
             [c.lr_xy * self.rate_xy[0], c.lr_xy * self.rate_xy[1], c.lr_scale, c.lr_scale, c.lr_rotation, *color_rates]
         )
-        _step(
-            self.xy, self.raw, self.mean, self.square,
-            gradients.xy, gradients.scale, gradients.rotation, gradients.color,
-            rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
-            c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
-        )  # fmt: skip
+
+        def step_rows(rows: slice) -> None:
+            _step(
+                self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows],
+                gradients.xy[rows], gradients.scale[rows], gradients.rotation[rows], gradients.color[rows],
+                rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
+                c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
+            )  # fmt: skip
+
+        spread(step_rows, len(self))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

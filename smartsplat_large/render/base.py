@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float32, Float64, Int32
 
-from smartsplat_large.array_types import Planes
+from smartsplat_large.array_types import Moments, Planes, WholePlanes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 
@@ -21,6 +21,11 @@ class Gradients:
     scale: Float64[np.ndarray, "n 2"]
     rotation: Float64[np.ndarray, n]
     color: Float64[np.ndarray, "n c"]
+
+    @staticmethod
+    def empty(count: int, channels: int) -> Gradients:
+        """Room for them, not initialised."""
+        return Gradients(np.empty((count, 2)), np.empty((count, 2)), np.empty(count), np.empty((count, channels)))
 
 
 class Renderer(Protocol):
@@ -37,6 +42,46 @@ class Renderer(Protocol):
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         """Gradients of ``sum(d_planes * forward(...))``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Projection:
+    """Gaussians seen at a pitch, ready for rasters: computed once a step, shared by all blocks."""
+
+    records: Float64[np.ndarray, "n r"]
+    peaks: Float32[np.ndarray, "n c"]
+    """Colours at the centre, as they are at this pitch."""
+
+    def take(self, index: Int32[np.ndarray, "m"]) -> Projection:
+        """Those at ``index``, copied: what is near in the image is near in memory then."""
+        return Projection(self.records[index], self.peaks[index])
+
+
+class BlockRenderer(Renderer, Protocol):
+    """A renderer whose passes can be taken apart, so that no block repeats what is the same for all of them.
+
+    ``forward`` is ``render(project(...))``; ``backward`` is ``gradients`` of ``correlate(project(...))``. Moments of several
+    windows add up to those of their union.
+    """
+
+    def project(self, gaussians: Gaussians, pitch: float) -> Projection: ...
+
+    def render(self, projection: Projection, window: Window) -> Planes: ...
+
+    def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments: ...
+
+    def descend(
+        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+    ) -> tuple[float, float, Moments]:
+        """All of a step where the loss is pointwise: sums of ``|r|`` and ``r^2``, and the moments of the gradient
+        ``l1 sign(r) + l2 r``, with the residual ``r`` of the clamped rendering."""
+        ...
+
+    def gradients(
+        self, gaussians: Gaussians, projection: Projection, moments: Moments, pitch: float, rows: slice, out: Gradients
+    ) -> None:
+        """Write the gradients of ``rows`` into ``out``."""
         ...
 
 

@@ -6,47 +6,80 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.array_types import Planes
+from smartsplat_large.array_types import Moments, Planes, WholePlanes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.render.base import Gradients, box_variance
-from smartsplat_large.render.cpu_kernels import backward, forward
-from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH, bucket, chain, moment_count, project
+from smartsplat_large.render import cpu_kernels, records
+from smartsplat_large.render.base import Gradients, Projection, box_variance
+from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH
 
 
 class CpuRenderer:
-    """Implements :class:`~smartsplat_large.render.base.Renderer` with numba; safe to call from several threads at once.
+    """Implements :class:`~smartsplat_large.render.base.BlockRenderer` with numba; several threads may call it at once.
 
     One call uses one thread. Values are bit-identical for every split of an image into windows.
     """
 
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
-        out = np.empty((gaussians.channels, *window.shape), np.float32)
-        records, peaks = project(*_columns(gaussians), pitch, box_variance(pitch))
-        forward(records, peaks, *_raster(records, window), out, (0,) * gaussians.channels)
-        return out
+        return self.render(self.project(gaussians, pitch), window)
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
-        box = box_variance(pitch)
-        records, peaks = project(*_columns(gaussians), pitch, box)
-        n, channels = gaussians.color.shape
-        moments = np.zeros((n, moment_count(channels)), np.float32)
-        backward(records, peaks, *_raster(records, window), d_planes, (0,) * channels, moments)
-        gradients = Gradients(np.empty((n, 2)), np.empty((n, 2)), np.empty(n), np.empty((n, channels)))
-        chain(
-            records, moments, gaussians.scale, gaussians.rotation, gaussians.color, pitch, box,
-            gradients.xy, gradients.scale, gradients.rotation, gradients.color,
-        )  # fmt: skip
+        projection = self.project(gaussians, pitch)
+        moments = self.correlate(projection, window, d_planes)
+        gradients = Gradients.empty(*gaussians.color.shape)
+        self.gradients(gaussians, projection, moments, pitch, slice(0, len(gaussians)), gradients)
         return gradients
 
+    def project(self, gaussians: Gaussians, pitch: float) -> Projection:
+        columns = (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color)
+        return Projection(*records.project(*columns, pitch, box_variance(pitch)))
 
-def _columns(gaussians: Gaussians) -> tuple[Any, ...]:
-    return gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color
+    def render(self, projection: Projection, window: Window) -> Planes:
+        out = np.empty((projection.peaks.shape[1], *window.shape), np.float32)
+        cpu_kernels.forward(
+            projection.records, projection.peaks, *_raster(projection, window), out, _planes(projection)
+        )
+        return out
+
+    def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments:
+        moments = _no_moments(projection)
+        raster = _raster(projection, window)
+        cpu_kernels.backward(projection.records, projection.peaks, *raster, d_planes, _planes(projection), moments)
+        return moments
+
+    def descend(
+        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+    ) -> tuple[float, float, Moments]:
+        moments = _no_moments(projection)
+        absolute, squared = cpu_kernels.descend(
+            projection.records, projection.peaks, *_raster(projection, window), target,
+            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _planes(projection), moments,
+        )  # fmt: skip
+        return absolute, squared, moments
+
+    def gradients(
+        self, gaussians: Gaussians, projection: Projection, moments: Moments, pitch: float, rows: slice, out: Gradients
+    ) -> None:
+        records.chain(
+            projection.records, moments, gaussians.scale, gaussians.rotation, gaussians.color, pitch,
+            box_variance(pitch), rows.start, rows.stop, out.xy, out.scale, out.rotation, out.color,
+        )  # fmt: skip
 
 
-def _raster(records: Any, window: Window) -> tuple[Any, Any, tuple[int, ...], int]:
+def _planes(projection: Projection) -> tuple[int, ...]:
+    """As many zeros as there are channels: how a kernel is told, see :mod:`.cpu_kernels`."""
+    return (0,) * int(projection.peaks.shape[1])
+
+
+def _no_moments(projection: Projection) -> Moments:
+    count, channels = projection.peaks.shape
+    return np.zeros((count, records.moment_count(channels)), np.float32)
+
+
+def _raster(projection: Projection, window: Window) -> tuple[Any, Any, tuple[int, ...], int]:
+    """The Gaussians of each raster tile, and where window and tiles lie."""
     column, row = window.x // TILE_WIDTH, window.y // TILE_HEIGHT
     columns = -(-window.x_end // TILE_WIDTH) - column
     rows = -(-window.y_end // TILE_HEIGHT) - row
-    start, ids = bucket(records, column, row, columns, rows)
+    start, ids = records.bucket(projection.records, column, row, columns, rows)
     return start, ids, (window.x, window.y, window.x_end, window.y_end, column, row), columns

@@ -74,16 +74,16 @@ def bucket(records: Any, column: int, row: int, columns: int, rows: int) -> Any:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def chain(
-    records: Any, moments: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float,
+    records: Any, moments: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float, begin: int, end: int,
     d_xy: Any, d_scale: Any, d_rotation: Any, d_color: Any,
 ) -> None:  # fmt: skip
-    """From the moments a backward pass adds up to derivatives by the columns of :class:`Gaussians`.
+    """From the moments a backward pass adds up to derivatives by the columns of :class:`Gaussians`, for some rows.
 
     With ``w`` the gradient of a pixel times the Gaussian's uncut contribution to it, the moments of a Gaussian are the sums
     over pixels of ``w u``, ``w u^2``, ``w y``, ``w y^2``, ``w u y`` (``u = x + k y`` from its centre), and of the
     kernel times the gradient for each channel.
     """
-    for i in range(len(records)):
+    for i in range(begin, end):
         a, k, d = records[i, A], records[i, K], records[i, D]
         su, suu, sy_, syy, suy = moments[i, 0], moments[i, 1], moments[i, 2], moments[i, 3], moments[i, 4]
         # d loss / d (A, k, D): the exponent is (A u^2 + D dy^2) / 2 with u = dx + k dy, and d G / d e = -exp(-e).

@@ -135,17 +135,19 @@ def spans(record: Any, mx: float, my: float, firsts: Any, ends: Any) -> None:
 @njit(inline="always", error_model="numpy")
 def is_smooth(record: Any) -> bool:
     """Whether a strip by recurrence stays within float32."""
-    return record[A] <= MAX_A and record[PER_C] * MAX_C >= 1
+    return bool(record[A] <= MAX_A and record[PER_C] * MAX_C >= 1)
 
 
 @njit(inline="always", error_model="numpy")
 def starts(record: Any, mx: float, my: float, strips: Any, firsts: Any, g: Any, v: Any) -> None:
-    """G and V - 1 of the first row of each strip in the range ``strips``, eight pixels each.
+    """G and V - 1 of the first row of each strip in the range ``strips``, eight pixels each. Only for smooth Gaussians.
 
     In Cholesky form: ``e = (A u^2 + D y^2) / 2`` with ``u = x + k y``. Over the lanes it is a parabola whose coefficients
     are computed in float64 and split into an exact part and a small rest: far below the cut-off, where a lane may begin,
-    float32 would lose digits that are wanted when the walk comes to the ridge. Only for smooth Gaussians. A loop of its own, because the way from a row's number to its kernel is
-    long: here the strips overlap in the processor, while a walk down a strip ends in a branch it cannot foresee.
+    float32 would lose digits that are wanted when the walk comes to the ridge.
+
+    A loop of its own, because the way from a row's number to its kernel is long: here the strips overlap in the
+    processor, while a walk down a strip ends in a branch that it cannot foresee.
     """
     a, k, half_d, shear = record[A], record[K], 0.5 * record[D], record[SHEAR]
     step = -0.5 * shear * k - half_d

@@ -10,12 +10,13 @@ from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
-from smartsplat_large.render.base import Renderer
+from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.plan import FitPlan, Phase
 from smartsplat_large.streaming.relocate import relocate
 from smartsplat_large.streaming.solve import solve_colors
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
+from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
 _PIXELS_BETWEEN = 8
@@ -49,14 +50,17 @@ class Best:
 
 def fit_gaussians(
     source: ImageSource,
-    renderer: Renderer,
+    renderer: BlockRenderer,
     initial: Gaussians,
     plan: FitPlan,
     config: FitConfig,
     workers: Workers,
     progress: Progress,
+    kept_bytes: int = 0,
 ) -> Best:
     """Take ``config.steps`` Adam steps from ``initial`` and return the best state met at full size.
+
+    Pixels are read again at every step, except those that ``kept_bytes`` of memory can hold.
 
     ``source`` must hold all levels of ``plan``. The same arguments give the same result for any number of workers.
     """
@@ -67,7 +71,7 @@ def fit_gaussians(
         )
     progress.start("fit", config.steps, "steps")
     state = AdamState.start(initial, plan.size, config.optimizer)
-    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial), config.loss)
+    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial), config.loss, kept_bytes)
     for phase in plan.phases:
         descent.run(phase)
     return descent.best
@@ -78,7 +82,7 @@ class _Descent:
     """A fit under way."""
 
     source: ImageSource
-    renderer: Renderer
+    renderer: BlockRenderer
     plan: FitPlan
     config: FitConfig
     workers: Workers
@@ -87,12 +91,15 @@ class _Descent:
     best: Best
     loss: LossConfig
     """That of the phase under way."""
+    kept_bytes: int
+    targets: Targets | None = None
     taken: int = 0
 
     def run(self, phase: Phase) -> None:
         """All steps of a phase. Losses of different levels or terms do not compare, so each has a best state of its own."""
         self.loss = self.config.loss if phase.ssim else self.config.loss.without_ssim()
         self.best = Best(self.state.gaussians(), rate=self.best.rate)
+        self.targets = Targets(self.source, phase.level, self.kept_bytes)
         for _ in range(phase.steps):
             self._step(phase.level)
         # The state after the last step has not been judged yet.
@@ -104,7 +111,7 @@ class _Descent:
         sums, gradients = sweep_gradients(sweep, self.workers)
         if self._keep_or_return(sweep, sums):
             rate = self.best.rate * rate_at(self.taken / self.config.steps, self.config.optimizer)
-            self.state.step(gradients, rate)
+            self.state.step(gradients, rate, self.workers.spread)
         del sweep, gradients
         self.taken += 1
         share = relocated_share(self.taken, self.config)
@@ -119,7 +126,8 @@ class _Descent:
 
     def _sweep(self, level: int) -> Sweep:
         gaussians = self.state.gaussians()
-        return prepare_sweep(self.source, self.renderer, gaussians, self.plan.block, level, self.loss)
+        targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
+        return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss)
 
     def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> bool:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost."""

@@ -12,7 +12,7 @@ from smartsplat_large.fitting.block import members
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
 from smartsplat_large.lattice import BlockGrid
-from smartsplat_large.pixels import to_planes
+from smartsplat_large.pixels import scaled
 from smartsplat_large.streaming.solve import Columns
 from smartsplat_large.streaming.sweep import Sweep
 from smartsplat_large.streaming.workers import Workers
@@ -57,18 +57,18 @@ def _widened(sweep: Sweep) -> Sweep:
     pitch = 2.0**sweep.level
     halo = reach(pitch, math.sqrt(sweep.source.meta.size.pixels / len(sweep.gaussians)))
     grid = BlockGrid(sweep.grid.size, sweep.grid.block, halo)
-    return dataclasses.replace(sweep, grid=grid, members=members(sweep.gaussians, grid, pitch))
+    return dataclasses.replace(sweep, grid=grid, members=members(sweep.projection, grid))
 
 
 def propose_block(task: _Task, index: int) -> tuple[Proposals, Index, Columns]:
     """The task of one block: its residual's best additions, and its part of each member's ``<r, G>`` at full size."""
     sweep, block, pitch = task.sweep, task.sweep.grid[index], 2.0**task.sweep.level
     ids = sweep.members.of(index)
-    gaussians = sweep.gaussians.take(ids)
-    residual: Planes = to_planes(sweep.source.read(block.outer, sweep.level))
-    residual -= sweep.renderer.forward(gaussians, block.outer, pitch).clip(0, 1)
+    seen = sweep.projection.take(ids)
+    residual: Planes = scaled(sweep.targets.read(block.outer))
+    residual -= sweep.renderer.render(seen, block.outer).clip(0, 1)
     count = math.ceil(_RICHEST * task.share * block.core.pixels * pitch**2 / task.spacing**2)
     proposals = propose(residual, block, pitch, task.spacing, count)
     core = np.ascontiguousarray(residual[(slice(None), *block.core.slices(block.outer))])
-    projection = sweep.renderer.backward(gaussians, block.core, core, pitch).color
+    projection = sweep.renderer.backward(sweep.gaussians.take(ids), block.core, core, pitch).color
     return proposals, ids, projection * pitch**2

@@ -16,7 +16,7 @@ from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.pixels import to_planes
 from smartsplat_large.progress import Progress
-from smartsplat_large.render.base import Renderer
+from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep
 from smartsplat_large.streaming.workers import Workers
@@ -31,7 +31,7 @@ Columns = Float64[np.ndarray, "n c"]
 
 def solve_colors(
     source: ImageSource,
-    renderer: Renderer,
+    renderer: BlockRenderer,
     gaussians: Gaussians,
     block: int,
     level: int,
@@ -86,6 +86,5 @@ def correlate_rendering(sweep: Sweep, index: int) -> tuple[Index, Columns]:
     """A block's part of ``G^T G c``."""
     block = sweep.grid[index]
     ids = sweep.members.of(index)
-    gaussians = sweep.gaussians.take(ids)
-    rendered = sweep.renderer.forward(gaussians, block.outer, 2.0**sweep.level)
-    return ids, sweep.renderer.backward(gaussians, block.outer, rendered, 2.0**sweep.level).color
+    rendered = sweep.renderer.render(sweep.projection.take(ids), block.outer)
+    return ids, sweep.renderer.backward(sweep.gaussians.take(ids), block.outer, rendered, 2.0**sweep.level).color

@@ -1,24 +1,26 @@
 """One sweep: every block of the image once, gradients and losses summed in block order.
 
 The sum is that of the whole image, whatever the number of workers and the order in which blocks finish: *exact* streamed
-mode. Only a block's pixels are ever in memory.
+mode. Only a block's pixels need be in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numba import njit
 
-from smartsplat_large.array_types import Index
+from smartsplat_large.array_types import Index, Moments
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.block import Members, block_gradients, block_loss_only, members
+from smartsplat_large.fitting.block import Members, block_loss_only, block_moments, members
 from smartsplat_large.fitting.loss import HALO, LossSums
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
-from smartsplat_large.pixels import to_planes
-from smartsplat_large.render.base import Gradients, Renderer
+from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
 _LONG_BLOCK = 512
@@ -28,13 +30,21 @@ _LONG_BLOCK = 512
 class Sweep:
     """What all blocks of one sweep share; it travels to the workers."""
 
-    source: ImageSource
-    renderer: Renderer
+    targets: Targets
+    renderer: BlockRenderer
     gaussians: Gaussians
+    projection: Projection
     members: Members
     grid: BlockGrid
-    level: int
     loss: LossConfig
+
+    @property
+    def source(self) -> ImageSource:
+        return self.targets.source
+
+    @property
+    def level(self) -> int:
+        return self.targets.level
 
     @property
     def is_short(self) -> bool:
@@ -47,44 +57,66 @@ class Sweep:
 
 
 def prepare_sweep(
-    source: ImageSource, renderer: Renderer, gaussians: Gaussians, block: int, level: int, loss: LossConfig
+    source: ImageSource | Targets,
+    renderer: BlockRenderer,
+    gaussians: Gaussians,
+    block: int,
+    level: int,
+    loss: LossConfig,
 ) -> Sweep:
     """Lay the grid on ``level`` and find out which Gaussians touch which block."""
-    grid = BlockGrid(source.meta.size.at_level(level), block, HALO if loss.ssim else 0)
-    return Sweep(source, renderer, gaussians, members(gaussians, grid, 2.0**level), grid, level, loss)
+    targets = source if isinstance(source, Targets) else Targets(source, level)
+    grid = BlockGrid(targets.source.meta.size.at_level(level), block, HALO if loss.ssim else 0)
+    projection = renderer.project(gaussians, 2.0**level)
+    return Sweep(targets, renderer, gaussians, projection, members(projection, grid), grid, loss)
 
 
-def fit_block(sweep: Sweep, index: int) -> tuple[LossSums, Index, Gradients]:
+def fit_block(sweep: Sweep, index: int) -> tuple[LossSums, Index, Moments]:
     """The task of one block: read its window, render, compare, pass the gradient back."""
     block = sweep.grid[index]
     ids = sweep.members.of(index)
-    target = to_planes(sweep.source.read(block.outer, sweep.level))
-    sums, gradients = block_gradients(
-        sweep.renderer, sweep.gaussians.take(ids), target, block, 2.0**sweep.level, sweep.loss, sweep.image_samples
+    sums, moments = block_moments(
+        sweep.renderer,
+        sweep.projection.take(ids),
+        sweep.targets.read(block.outer),
+        block,
+        sweep.loss,
+        sweep.image_samples,
     )
-    return sums, ids, gradients
+    return sums, ids, moments
 
 
 def judge_block(sweep: Sweep, index: int) -> LossSums:
     """The task of one block when only the loss is wanted."""
     block = sweep.grid[index]
-    target = to_planes(sweep.source.read(block.outer, sweep.level))
-    gaussians = sweep.gaussians.take(sweep.members.of(index))
-    return block_loss_only(sweep.renderer, gaussians, target, block, 2.0**sweep.level, sweep.loss)
+    projection = sweep.projection.take(sweep.members.of(index))
+    return block_loss_only(sweep.renderer, projection, sweep.targets.read(block.outer), block, sweep.loss)
 
 
 def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, Gradients]:
     """Loss and gradients of the whole image."""
     n, channels = sweep.gaussians.color.shape
-    total = Gradients(np.zeros((n, 2)), np.zeros((n, 2)), np.zeros(n), np.zeros((n, channels)))
+    total: Any = None
     sums = LossSums(0.0, 0.0, 0.0, 0)
-    for block_sums, ids, part in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
+    for block_sums, ids, moments in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
+        total = np.zeros((n, moments.shape[1]), np.float32) if total is None else total
         sums += block_sums
-        total.xy[ids] += part.xy
-        total.scale[ids] += part.scale
-        total.rotation[ids] += part.rotation
-        total.color[ids] += part.color
-    return sums, total
+        _merge(total, ids, moments)
+    gradients = Gradients.empty(n, channels)
+    workers.spread(
+        lambda rows: sweep.renderer.gradients(
+            sweep.gaussians, sweep.projection, total, 2.0**sweep.level, rows, gradients
+        ),
+        n,
+    )
+    return sums, gradients
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _merge(total: Any, ids: Any, part: Any) -> None:
+    for i in range(len(ids)):
+        for j in range(part.shape[1]):
+            total[ids[i], j] += part[i, j]
 
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:

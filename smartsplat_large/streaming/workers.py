@@ -16,6 +16,8 @@ from smartsplat_large import native_threads
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.progress import Progress
 
+_SMALLEST_PART = 2048
+"""Rows that are worth a thread's waking up."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -52,6 +54,12 @@ class Workers:
             everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
             submit = functools.partial(_submit_alone, self._client, function, everywhere)
         yield from _in_order(submit, listed, ahead=4 * self.count + 4)
+
+    def spread(self, function: Callable[[slice], Any], count: int) -> None:
+        """Call ``function`` with slices that part ``range(count)``, on this machine's threads."""
+        parts = max(1, min(self.count, count // _SMALLEST_PART))
+        edges = [count * part // parts for part in range(parts + 1)]
+        list(self._threads.map(function, map(slice, edges[:-1], edges[1:])))
 
 
 def _submit_alone(client: Any, function: Callable[..., Any], shared: Any, item: int) -> Any:
