@@ -10,7 +10,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.lattice import Size, Window
 
-SIDE = 320
+SIDE = 256
 """Pixels of a crop, shown one to one on most screens."""
 CROPS = 3
 
