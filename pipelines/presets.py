@@ -4,8 +4,8 @@
                                 [--crop 2048x2048] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. ``paper=5000`` lowers a preset's number of steps. A JPEG is the best
-that Pillow makes in at most as many bytes, over all qualities with and without subsampled colours; where not even the worst
-is as small, it stands there with its own bytes.
+of at most as many bytes, as ``smartsplat-large compare`` makes it; where not even the worst is as small, it is that of a
+smaller copy, enlarged again.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
-from rival_jpeg import best_jpeg, require_jpeg
 
 from smartsplat_large import api
+from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.errors import UsageError
+from smartsplat_large.rivals import RIVALS, Rendition, Rival, require_supported
 from smartsplat_large.source import open_source
 
 
@@ -71,14 +73,29 @@ def measure(picture: str, copy: Path, name: str, config: FitConfig, folder: Path
     """Fit one picture, and make the JPEG that rivals the file."""
     with open_source(copy) as source:
         pixels = read_window(source, source.meta.size.window)
-    require_jpeg(pixels)
+    require_supported(pixels, picture)
     done = api.fit(copy, folder / "fit.ssplat", config=config, overwrite=True)
-    jpeg, rival = best_jpeg(pixels, done.bytes)
+    jpeg = best_jpeg(pixels, done.bytes)
     assert config.ratio is not None
     return Row(
         picture, name, config.ratio, done.psnr, done.ms_ssim, done.seconds, done.bytes, done.ratio, done.gaussians,
-        done.peak_rss_bytes, rival.psnr(), rival.ms_ssim(), len(jpeg),
+        done.peak_rss_bytes, jpeg.score.psnr(), jpeg.score.ms_ssim(), jpeg.bytes,
     )  # fmt: skip
+
+
+def best_jpeg(pixels: Pixels, limit_bytes: int) -> Rendition:
+    """The best JPEG of at most ``limit_bytes``.
+
+    Raises
+    ------
+    UsageError
+        There is none so small, not even of a smaller copy.
+    """
+    rival = Rival(RIVALS["jpeg"], pixels)
+    found = rival.direct(limit_bytes) or rival.reduced(limit_bytes)
+    if found is None:
+        raise UsageError(f"no JPEG is as small as {limit_bytes} bytes", hint="lower --ratios")
+    return found
 
 
 def report(rows: list[Row]) -> str:

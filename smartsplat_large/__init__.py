@@ -11,23 +11,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from smartsplat_large import errors
     from smartsplat_large.api import SplatImage, decode, evaluate, fit, info, ingest, open
+    from smartsplat_large.comparison import compare
     from smartsplat_large.config import FitConfig, preset, read_toml
     from smartsplat_large.gaussians import Gaussians
     from smartsplat_large.lattice import Window
-    from smartsplat_large.reports import Evaluation, FitReport
+    from smartsplat_large.reports import Comparison, Evaluation, FitReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "api": ("SplatImage", "decode", "evaluate", "fit", "info", "ingest", "open"),
+    "comparison": ("compare",),
     "config": ("FitConfig", "preset", "read_toml"),
     "gaussians": ("Gaussians",),
     "lattice": ("Window",),
-    "reports": ("Evaluation", "FitReport"),
+    "reports": ("Comparison", "Evaluation", "FitReport"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Comparison",
     "Evaluation",
     "FitConfig",
     "FitReport",
@@ -35,6 +38,7 @@ __all__ = [
     "SplatImage",
     "Window",
     "__version__",
+    "compare",
     "decode",
     "errors",
     "evaluate",

@@ -21,7 +21,7 @@ from smartsplat_large.codec import SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.lattice import Window
+from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.progress import Progress, Silent
@@ -250,15 +250,27 @@ def _corner_and_size(region: Region) -> tuple[int, int, int, int]:
 
 
 def _output_window(view: View, given: Region | None, name: str) -> Window:
-    full = view.file.header.size
     if given is None:
         return view.size.window
+    return from_full_size(window_in(given, view.file.header.size, name), view.pitch, view.size)
+
+
+def window_in(given: Region | None, size: Size, name: str) -> Window:
+    """A region of a picture called ``name`` as a window; all of it where none is given.
+
+    Raises
+    ------
+    UsageError
+        It is empty, or not inside the picture.
+    """
+    if given is None:
+        return size.window
     region = Window(*_corner_and_size(given))
-    if region.is_empty or not full.window.contains(region):
+    if region.is_empty or not size.window.contains(region):
         raise UsageError(
-            f"{name}: region {region} is not inside the picture", hint=f"X,Y,W,H within 0,0,{full.width},{full.height}"
+            f"{name}: region {region} is not inside the picture", hint=f"X,Y,W,H within 0,0,{size.width},{size.height}"
         )
-    return from_full_size(region, view.pitch, view.size)
+    return region
 
 
 def evaluate(

@@ -12,14 +12,16 @@ from typing import Any
 import click
 
 import smartsplat_large
-from smartsplat_large.cli import results
+from smartsplat_large.cli import comparisons, results
 from smartsplat_large.cli.options import (
     fit_config,
     json_option,
+    memory_option,
     overwrite_option,
     quiet_option,
-    to_bytes,
+    to_numbers,
     to_region,
+    to_words,
     workers_option,
 )
 from smartsplat_large.cli.progress import shown
@@ -59,15 +61,7 @@ def program() -> None:
 @click.option("--gaussians", type=int, metavar="N", help="Number of Gaussians, instead of a ratio.")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
-@click.option(
-    "--memory",
-    "memory_bytes",
-    metavar="SIZE",
-    callback=to_bytes,
-    default="4GiB",
-    show_default=True,
-    help="Most memory to use.",
-)
+@memory_option
 @workers_option
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the dask cluster at this address.")
 @click.option("--dashboard/--no-dashboard", default=None, help="Serve dask's dashboard.  [on, if installed]")
@@ -198,3 +192,43 @@ def ingest(image: str, output: str, workers: int | None, overwrite: bool, as_jso
         "bits": 8 * meta.dtype.itemsize, "raw_bytes": meta.raw_bytes, "levels": len(meta.levels),
     }  # fmt: skip
     results.write(values, results.picture_rows(values), as_json=as_json)
+
+
+@program.command(
+    short_help="Measure against JPEG, WebP, JPEG XL, AVIF and JPEG 2000.",
+    epilog="\b\nExamples:\n  smartsplat-large compare photo.png -o report.html\n"
+    "  smartsplat-large compare huge.tif --region 4096,2048,2048,2048 --ratios 50,100,200\n"
+    "  smartsplat-large compare photo.png --codecs jpeg,avif --preset fast --json",
+)
+@click.argument("image")
+@click.option("-o", "--output", metavar="REPORT.html", help="Also write a page with curves and crops side by side.")
+@click.option(
+    "--ratios", callback=to_numbers, metavar="R,R,...", help="Bytes of the pixels / bytes of a file.  [20,50,...,1000]"
+)
+@click.option("--codecs", callback=to_words, metavar="NAME,...", help="Rivals to measure.  [all]")
+@click.option("--region", callback=to_region, metavar="X,Y,W,H", help="Only this window, in pixels.")
+@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
+@click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
+@click.option("--seed", type=int, metavar="N", help="Of the fits.  [0]")
+@memory_option
+@workers_option
+@overwrite_option
+@json_option
+@quiet_option
+def compare(
+    image: str, output: str | None, ratios: list[float] | None, codecs: list[str] | None, region: Window | None,
+    preset_name: str | None, steps: int | None, seed: int | None, memory_bytes: int, workers: int | None,
+    overwrite: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Compress IMAGE to equal bytes by fitting and by other codecs, and measure what each file restores.
+
+    IMAGE must be 8-bit grey or RGB; the other codecs hold all of it, or of its --region, in memory. Each is searched for
+    its largest file within the bytes of every ratio.
+    """
+    config = fit_config(preset_name=preset_name, file=None, ratio=None, gaussians=None, steps=steps, seed=seed)
+    with shown(quiet=quiet) as progress:
+        done = smartsplat_large.compare(
+            image, output, config=config, codecs=codecs, region=region, memory_bytes=memory_bytes, workers=workers,
+            overwrite=overwrite, progress=progress, **({} if ratios is None else {"ratios": ratios}),
+        )  # fmt: skip
+    comparisons.write(done, as_json=as_json)

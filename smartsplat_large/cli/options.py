@@ -36,6 +36,21 @@ def to_region(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return Window(*map(int, numbers))
 
 
+def to_numbers(ctx: click.Context, param: click.Parameter, value: str | None) -> list[float] | None:
+    """Callback of an option: ``20,50,100``. Which numbers make sense is for the command to say."""
+    try:
+        return None if value is None else [float(part) for part in value.split(",")]
+    except ValueError:
+        raise UsageError(
+            f"{param.opts[0]} {value!r} is not a list of numbers", hint="write for example 20,50,100"
+        ) from None
+
+
+def to_words(ctx: click.Context, param: click.Parameter, value: str | None) -> list[str] | None:
+    """Callback of an option: ``jpeg,avif``."""
+    return None if value is None else [part.strip() for part in value.split(",")]
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
@@ -59,6 +74,14 @@ def workers_option(command: Command) -> Command:
     return click.option(
         "--workers", type=kind, metavar="N", help="Threads. They do not change the result.  [all cores]"
     )(command)
+
+
+def memory_option(command: Command) -> Command:
+    """``--memory``."""
+    return click.option(
+        "--memory", "memory_bytes", metavar="SIZE", callback=to_bytes, default="4GiB", show_default=True,
+        help="Most memory to use.",
+    )(command)  # fmt: skip
 
 
 def fit_config(

@@ -21,6 +21,7 @@ OPTIONS = {
     "decode": {"--output", "--region", "--level", "--scale", "--overwrite"},
     "eval": {"--json"},
     "info": {"--json"},
+    "compare": {"--output", "--ratios", "--codecs", "--region", "--preset", "--memory", "--overwrite", "--json"},
     "ingest": {"--output", "--overwrite"},
 }  # fmt: skip
 

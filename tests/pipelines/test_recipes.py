@@ -65,6 +65,20 @@ def test_presets_stand_beside_a_jpeg_of_their_bytes(tmp_path: Path) -> None:
     assert len(table.splitlines()) == 2 + len(rows)
 
 
+def test_rate_distortion_lays_codecs_side_by_side(tmp_path: Path) -> None:
+    drawn = tmp_path / "curves.svg"
+    table, (row,) = measured(
+        tmp_path, "rate_distortion", MOUNTAIN, "--ratios", "20", "50", "--codecs", "jpeg", "webp", "--preset", "fast",
+        "--steps", "2", "--crop", "192x176", "--figure", drawn,
+    )  # fmt: skip
+    assert [(r["codec"], r["wanted_ratio"]) for r in row["results"]] == [
+        (codec, ratio) for codec in ("smartsplat", "jpeg", "webp") for ratio in (20, 50)
+    ]
+    assert "| mean of 1 " in table
+    assert "| BD-rate against JPEG " in table
+    assert drawn.read_text().startswith("<svg ")
+
+
 def test_initialisation_says_what_each_stage_took(tmp_path: Path) -> None:
     table, (row,) = measured(tmp_path, "initialisation", MOUNTAIN, "--ratio", "50")
     assert row["gaussians"] > 500
@@ -82,7 +96,7 @@ def test_memory_projection_measures_a_process_of_its_own(tmp_path: Path) -> None
     ("name", "arguments", "said"),
     [
         ("ablation", [MOUNTAIN, "--crop", "999x9"], "256x192 pixels, the crop takes 999x9"),
-        ("presets", ["rgba.npy"], "no JPEG holds 4 channels"),
+        ("presets", ["rgba.npy"], "4 channel(s) of uint8"),
         ("initialisation", ["missing.tif"], "no such file"),
     ],
 )
@@ -97,14 +111,3 @@ def test_a_recipe_ends_in_two_lines_where_it_refuses(
     assert said in error
     assert hint.startswith("hint: ")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
-def test_the_rival_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, subsampling: str) -> None:
-    monkeypatch.syspath_prepend(ROOT / "pipelines")
-    import rival_jpeg
-
-    pixels = np.random.default_rng(1).integers(0, 255, (40, 48, 3), np.uint8)
-    sizes = [len(rival_jpeg.encoded(pixels, quality, subsampling)) for quality in range(1, 101)]
-    assert len(rival_jpeg.largest_jpeg(pixels, sizes[60], subsampling)) == sizes[60]
-    assert len(rival_jpeg.largest_jpeg(pixels, 10, subsampling)) == sizes[0]
