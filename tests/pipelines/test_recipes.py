@@ -108,3 +108,14 @@ def test_the_rival_is_the_largest_that_fits(monkeypatch: pytest.MonkeyPatch, sub
     sizes = [len(rival_jpeg.encoded(pixels, quality, subsampling)) for quality in range(1, 101)]
     assert len(rival_jpeg.largest_jpeg(pixels, sizes[60], subsampling)) == sizes[60]
     assert len(rival_jpeg.largest_jpeg(pixels, 10, subsampling)) == sizes[0]
+
+
+def test_time_to_quality_compares_runs_with_the_first(tmp_path: Path) -> None:
+    names = ["paper=12", "balanced=12", "balanced=12:loss.ssim=0.0:relocate_share=0.0"]
+    table, rows = measured(tmp_path, "time_to_quality", MOUNTAIN, "--crop", "200x180", "--runs", *names)
+    assert [row["run"] for row in rows] == names
+    assert len({row["gaussians"] for row in rows}) == 1
+    assert rows[1]["psnr"] > rows[0]["psnr"] + 3
+    assert rows[1]["to_yardstick_best_s"] <= rows[1]["seconds"]
+    assert f"{rows[1]['psnr']:.2f}" in table
+    assert recipe("time_to_quality", MOUNTAIN, "--runs", "balanced:los.ssim=0.0").returncode == 2
