@@ -96,7 +96,9 @@ class OptimizerConfig:
     beta2: float = 0.999
     epsilon: float = 1e-15
     decay_share: float = 0.0
-    """Share of the steps, at the end, over which all rates fall linearly; 0 keeps them constant."""
+    """Share of the steps, at the end, over which all rates fall; 0 keeps them constant."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Along a straight line, or slowly at first and at last: half a period of a cosine."""
     decay_floor: float = 0.02
     """What the rates fall to, as a share of their start."""
 
@@ -165,20 +167,25 @@ class FitConfig:
 
 
 _OWN = OptimizerConfig(
-    parametrisation="own", lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, beta1=0.9, beta2=0.99,
-    decay_share=0.3,
+    parametrisation="own", lr_xy=0.3, lr_scale=0.18, lr_rotation=0.18, lr_color=0.045, beta1=0.9, beta2=0.99,
+    decay_share=0.6,
 )  # fmt: skip
-_SQUARED = LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.5)
+_OWN_SHORT = dataclasses.replace(_OWN, decay_share=0.3)
+_OWN_LONG = dataclasses.replace(
+    _OWN, lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, decay_share=1.0, decay="cosine"
+)
 _MOVING = FitConfig(
     preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, solve_iterations=8,
-    loss=_SQUARED, optimizer=_OWN,
+    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75), optimizer=_OWN,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {
     "paper": FitConfig(preset="paper", steps=50_000),
     "balanced": _MOVING,
-    "fast": _MOVING.replace(preset="fast", steps=100, relocate_every=10),
-    "best": _MOVING.replace(preset="best", steps=3000, coarse_share=0.2),
+    "fast": _MOVING.replace(preset="fast", steps=100, relocate_every=10, optimizer=_OWN_SHORT),
+    "best": _MOVING.replace(
+        preset="best", steps=2400, coarse_share=0.3, relocate_share=0.08, relocate_every=40, optimizer=_OWN_LONG
+    ),
 }
 
 

@@ -27,6 +27,7 @@ SMALLEST_WIDTH = 0.7
 """Pixels: below it, a peak of the residual is noise of one pixel."""
 APART = 2.0
 """No newcomer lies within so many standard deviations of one that gains more: both would mend the same residual."""
+FARTHEST = 96
 _COARSE = 4.0
 """A width of so many pixels is sought at half the resolution, where it costs a fourth."""
 _SHORTEST_SIDE = 32
@@ -79,8 +80,11 @@ def removal_cost(gaussians: Gaussians, projection: Float64[np.ndarray, "n c"]) -
 
 
 def reach(pitch: float, spacing: float) -> int:
-    """Pixels around a block that :func:`propose` should see: two standard deviations of the widest Gaussian it tries."""
-    return int(np.ceil(2 * max(WIDTHS) * spacing / pitch))
+    """Pixels around a block that :func:`propose` should see: two standard deviations of the widest Gaussian it tries.
+
+    At most :data:`FARTHEST`, so that memory stays that of a block; wider ones are then a little underestimated at its edges.
+    """
+    return min(int(np.ceil(2 * max(WIDTHS) * spacing / pitch)), FARTHEST)
 
 
 def propose(residual: Planes, block: Block, pitch: float, spacing: float, count: int) -> Proposals:

@@ -19,6 +19,8 @@ from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradien
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
+_MOVING_COSTS = 3.0
+"""A move of budget may raise the loss by this factor, until newcomers have settled, and be no divergence."""
 _PIXELS_BETWEEN = 8
 """Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
 _TAPER = (1.75, 0.25)
@@ -35,7 +37,7 @@ class Best:
     sums: LossSums | None = None
     loss: float = math.inf
     recent: float = math.inf
-    """Smallest loss since budget was last moved: that may cost at first, and is no divergence."""
+    """Smallest loss of late; budget that is moved may cost at first, and is no divergence."""
     rate: float = 1.0
     """Factor on all learning rates; halved at every divergence."""
 
@@ -117,7 +119,7 @@ class _Descent:
         share = relocated_share(self.taken, self.config)
         if share:
             relocate(self._sweep(max(level, self._relocation_level())), self.state, share, self.workers)
-            self.best.recent = math.inf
+            self.best.recent *= _MOVING_COSTS
         self.progress.advance(psnr=sums.psnr, level=level)
 
     def _relocation_level(self) -> int:
@@ -154,7 +156,10 @@ def relocated_share(taken: int, config: FitConfig) -> float:
 
 
 def rate_at(progressed: float, config: OptimizerConfig) -> float:
-    """Factor on the learning rates after a share ``progressed`` of the steps: constant, then linear down to the floor."""
+    """Factor on the learning rates after a share ``progressed`` of the steps: constant, then down to the floor."""
     if config.decay_share == 0 or progressed <= 1 - config.decay_share:
         return 1.0
-    return config.decay_floor + (1 - config.decay_floor) * (1 - progressed) / config.decay_share
+    left = (1 - progressed) / config.decay_share
+    if config.decay == "cosine":
+        left = (1 - math.cos(math.pi * left)) / 2
+    return config.decay_floor + (1 - config.decay_floor) * left

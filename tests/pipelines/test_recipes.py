@@ -111,3 +111,14 @@ def test_a_recipe_ends_in_two_lines_where_it_refuses(
     assert said in error
     assert hint.startswith("hint: ")
     assert "Traceback" not in done.stderr
+
+
+def test_time_to_quality_compares_runs_with_the_first(tmp_path: Path) -> None:
+    names = ["paper=12", "balanced=12", "balanced=12:loss.ssim=0.0:relocate_share=0.0"]
+    table, rows = measured(tmp_path, "time_to_quality", MOUNTAIN, "--crop", "200x180", "--runs", *names)
+    assert [row["run"] for row in rows] == names
+    assert len({row["gaussians"] for row in rows}) == 1
+    assert rows[1]["psnr"] > rows[0]["psnr"] + 3
+    assert rows[1]["to_yardstick_best_s"] <= rows[1]["seconds"]
+    assert f"{rows[1]['psnr']:.2f}" in table
+    assert recipe("time_to_quality", MOUNTAIN, "--runs", "balanced:los.ssim=0.0").returncode == 2

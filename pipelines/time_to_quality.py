@@ -1,0 +1,256 @@
+"""Quality against time and against work: presets and their variants on the same kernels, from the same number of Gaussians.
+
+    python pipelines/time_to_quality.py PICTURE... [--runs paper=5000 balanced fast] [--ablation] [--ratios 50]
+                                        [--crop 512x512] [--bytes-each 7] [--json FILE] [--plot FILE.png]
+
+Runs in the environment that pipelines/check.py sets up; --plot needs matplotlib. A run is a preset with changes:
+``paper=5000`` for another number of steps, ``balanced:relocate_share=0:loss.ssim=0`` for other settings. ``--ablation`` adds
+balanced with one part changed at a time. N is that of eq. 5 (7 bytes a Gaussian, or ``--bytes-each``), and nothing is
+quantised: what is measured is the fit alone, its pixels clamped and rounded to 8 bits.
+
+The first run is the yardstick: the table says after how many seconds the others reach the PSNR of its last and of its
+best state.
+Evaluations are those of one pixel and one Gaussian that a forward pass makes; a step also makes as many backward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from reporting import fixed, guarded, note, parse_size, parser, publish, read_window, table
+
+from smartsplat_large.array_types import Pixels, Planes
+from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.gaussians import CUTOFF, Gaussians
+from smartsplat_large.lattice import Size, Window
+from smartsplat_large.metrics import Score, score_window
+from smartsplat_large.pixels import to_pixels, to_planes
+from smartsplat_large.progress import Silent
+from smartsplat_large.render.base import Gradients, box_variance
+from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.sampling import sample
+from smartsplat_large.source import ArraySource, open_source
+from smartsplat_large.streaming.fit import fit_gaussians
+from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.workers import open_workers
+
+ABLATION = (
+    "balanced",
+    "balanced:relocate_share=0.0",
+    'balanced:optimizer.parametrisation="relative"',
+    "balanced:coarse_share=0.0",
+    "balanced:loss.ssim=0.0",
+    "balanced:loss.ssim_from=0.0",
+    "balanced:solve_iterations=0",
+    "balanced:sampling.overlap=1.5",
+    "balanced:sampling.gradient_weight=0.5",
+    "balanced:sampling.variational_share=0.4",
+    'balanced:sampling.means="random"',
+    'balanced:sampling.colors="random"',
+)
+"""The default, then it with one part changed."""
+
+
+@dataclass(slots=True)
+class Trace(Silent):
+    """PSNR of full-size steps, by seconds and by evaluations."""
+
+    renderer: Counting
+    began: float = field(default_factory=time.perf_counter)
+    seconds: list[float] = field(default_factory=list)
+    evaluations: list[float] = field(default_factory=list)
+    psnr: list[float] = field(default_factory=list)
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        if facts.get("level") == 0 and isinstance(psnr := facts.get("psnr"), float):
+            self.seconds.append(time.perf_counter() - self.began)
+            self.evaluations.append(self.renderer.evaluations)
+            self.psnr.append(psnr)
+
+    def seconds_to(self, psnr: float) -> float | None:
+        """When a step first had this PSNR."""
+        return next((s for s, p in zip(self.seconds, self.psnr, strict=True) if p >= psnr), None)
+
+
+class Counting:
+    """A renderer that counts how many pixels its Gaussians cover in forward passes."""
+
+    def __init__(self) -> None:
+        self._renderer = CpuRenderer()
+        self.evaluations = 0.0
+
+    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
+        x, y = gaussians.xy.T / pitch
+        # By the centre, so that no Gaussian is counted once a block.
+        here = (x >= window.x) & (x < window.x_end) & (y >= window.y) & (y < window.y_end)
+        variance = np.square(gaussians.scale[here], dtype=np.float64) + box_variance(pitch)
+        self.evaluations += 2 * CUTOFF * math.pi * float(np.sqrt(variance.prod(1)).sum()) / pitch**2
+        return self._renderer.forward(gaussians, window, pitch)
+
+    def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
+        return self._renderer.backward(gaussians, window, d_planes, pitch)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One fit: its best state, its last step, and the way there."""
+
+    picture: str
+    ratio: float
+    run: str
+    gaussians: int
+    psnr: float
+    ssim: float | None
+    ms_ssim: float | None
+    last_psnr: float
+    seconds: float
+    evaluations: float
+    to_yardstick_last_s: float | None
+    to_yardstick_best_s: float | None
+    trace: dict[str, list[float]]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("pictures", nargs="+", type=Path)
+    arguments.add_argument("--runs", nargs="+", default=["paper=5000", "balanced", "fast"], metavar="RUN")
+    arguments.add_argument("--ablation", action="store_true", help="add balanced with one part changed at a time")
+    arguments.add_argument("--ratios", nargs="+", type=float, default=[50.0])
+    arguments.add_argument("--bytes-each", type=float, default=7.0, help="bytes of a Gaussian; eq. 5 assumes 7")
+    arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR against seconds and evaluations")
+    given = arguments.parse_args()
+    names = list(dict.fromkeys([*given.runs, *(ABLATION if given.ablation else ())]))
+    configs = {name: configured(name).replace(seed=given.seed) for name in names}
+    measure(_warm_up(), configs[names[0]].replace(gaussians=20, steps=3), 1)
+    runs: list[Run] = []
+    for path in given.pictures:
+        pixels = _pixels(path, given.crop)
+        for ratio in given.ratios:
+            count = max(1, math.floor(pixels.size / (given.bytes_each * ratio)))
+            runs += compare(path.stem, ratio, pixels, count, configs, given.workers)
+    publish(report(runs), given.json, runs, crop=given.crop, seed=given.seed, bytes_each=given.bytes_each)
+    if given.plot:
+        plot(runs, given.plot)
+
+
+def configured(name: str) -> FitConfig:
+    """``fast``, ``paper=5000`` or ``balanced:relocate_share=0.0:loss.ssim=0.0``.
+
+    Raises
+    ------
+    UsageError
+        No preset or setting is called so, or a value does not fit it.
+    """
+    base, *changes = name.split(":")
+    base, _, steps = base.partition("=")
+    config = preset(base).replace(steps=int(steps)) if steps else preset(base)
+    for change in changes:
+        config = _changed(config, change)
+    return config
+
+
+def _changed(config: FitConfig, change: str) -> FitConfig:
+    try:
+        ((key, value),) = tomllib.loads(change).items()
+        if not isinstance(value, dict):
+            return dataclasses.replace(config, **{key: value})
+        return dataclasses.replace(config, **{key: dataclasses.replace(getattr(config, key), **value)})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{change!r}: {error}", hint='write for example loss.ssim=0.0 or sampling.means="random"'
+        ) from error
+
+
+def _pixels(path: Path, crop: Size | None) -> Pixels:
+    with open_source(path) as source:
+        size = source.meta.size
+        taken = size if crop is None else Size(min(crop.width, size.width), min(crop.height, size.height))
+        x, y = (size.width - taken.width) // 2, (size.height - taken.height) // 2
+        return read_window(source, Window(x, y, taken.width, taken.height))
+
+
+def _warm_up() -> Pixels:
+    return np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+
+
+def compare(
+    picture: str, ratio: float, pixels: Pixels, count: int, configs: dict[str, FitConfig], workers: int
+) -> list[Run]:
+    """All runs on one picture; the first is the yardstick of the others."""
+    runs: list[Run] = []
+    for name, config in configs.items():
+        note(f"{picture} at ratio {ratio:g}: {name}")
+        score, trace = measure(pixels, config.replace(gaussians=count), workers)
+        psnr, last = score.psnr(), trace.psnr[-1] if trace.psnr else -math.inf
+        bar = (runs[0].last_psnr, runs[0].psnr) if runs else (last, max(trace.psnr, default=last))
+        runs.append(
+            Run(
+                picture, ratio, name, count, psnr, score.ssim(), score.ms_ssim(), last, trace.seconds[-1],
+                trace.renderer.evaluations, trace.seconds_to(bar[0]), trace.seconds_to(bar[1]),
+                {"seconds": trace.seconds, "evaluations": trace.evaluations, "psnr": trace.psnr},
+            )
+        )  # fmt: skip
+    return runs
+
+
+def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Trace]:
+    """Fit, and score the best state; the clock starts before sampling."""
+    height, width, channels = pixels.shape
+    size, count = Size(width, height), config.gaussians or 1
+    plan = plan_fit(size, channels, pixels.itemsize, count, config, memory_bytes=1 << 40, workers=workers)
+    source = ArraySource(pixels, levels=plan.coarsest + 1)
+    trace = Trace(Counting())
+    with open_workers(workers, progress=trace) as pool:
+        start = sample(source.read, size, channels, pixels.dtype, count, config.sampling, config.seed, workers=workers)
+        best = fit_gaussians(source, trace.renderer, start, plan, config, pool, trace)
+    shown = to_planes(to_pixels(CpuRenderer().forward(best.gaussians, size.window), pixels.dtype))
+    return score_window(shown, to_planes(pixels), size.window, size), trace
+
+
+def report(runs: list[Run]) -> str:
+    """A row a run."""
+    headings = ("picture", "ratio", "run", "PSNR dB", "SSIM", "MS-SSIM", "last PSNR dB", "seconds", "10^9 evaluations",
+                "s to yardstick's last", "s to its best")  # fmt: skip
+    rows = [
+        (
+            r.picture, f"{r.ratio:g}", f"`{r.run}`", fixed(r.psnr, 2), fixed(r.ssim, 4), fixed(r.ms_ssim, 4),
+            fixed(r.last_psnr, 2), fixed(r.seconds, 1), fixed(r.evaluations / 1e9, 2),
+            fixed(r.to_yardstick_last_s, 1), fixed(r.to_yardstick_best_s, 1),
+        )
+        for r in runs
+    ]  # fmt: skip
+    return table(headings, rows)
+
+
+def plot(runs: list[Run], path: Path) -> None:
+    """PSNR of the best state so far against seconds, above, and evaluations, below; a column a picture and ratio."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingDependencyError("--plot needs matplotlib", hint="pip install matplotlib") from error
+    cases = list(dict.fromkeys((r.picture, r.ratio) for r in runs))
+    figure = Figure(figsize=(5 * len(cases), 7), layout="constrained")
+    axes = figure.subplots(2, len(cases), squeeze=False)
+    for column, case in enumerate(cases):
+        for row, along in enumerate(("seconds", "evaluations")):
+            for run in (r for r in runs if (r.picture, r.ratio) == case):
+                best = np.maximum.accumulate(run.trace["psnr"])
+                axes[row, column].semilogx(run.trace[along], best, label=run.run)
+            axes[row, column].set(title=f"{case[0]}, ratio {case[1]:g}", xlabel=along, ylabel="PSNR dB")
+            axes[row, column].grid(alpha=0.3)
+    axes[0, 0].legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    guarded(main)
