@@ -28,13 +28,14 @@ from reporting import fixed, guarded, note, parse_size, parser, publish, read_wi
 from smartsplat_large.array_types import Pixels, Planes
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.gaussians import CUTOFF, Gaussians
+from smartsplat_large.gaussians import CUTOFF
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, score_window
 from smartsplat_large.pixels import to_pixels, to_planes
 from smartsplat_large.progress import Silent
-from smartsplat_large.render.base import Gradients, box_variance
+from smartsplat_large.render.base import Projection
 from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.render.records import MX, MY, A, D
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ArraySource, open_source
 from smartsplat_large.streaming.fit import fit_gaussians
@@ -79,23 +80,27 @@ class Trace(Silent):
         return next((s for s, p in zip(self.seconds, self.psnr, strict=True) if p >= psnr), None)
 
 
-class Counting:
+class Counting(CpuRenderer):
     """A renderer that counts how many pixels its Gaussians cover in forward passes."""
 
     def __init__(self) -> None:
-        self._renderer = CpuRenderer()
         self.evaluations = 0.0
 
-    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
-        x, y = gaussians.xy.T / pitch
+    def render(self, projection: Projection, window: Window) -> Planes:
+        self._count(projection, window)
+        return super().render(projection, window)
+
+    def descend(
+        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+    ) -> tuple[float, float, Moments]:
+        self._count(projection, window)
+        return super().descend(projection, window, target, l1, l2)
+
+    def _count(self, projection: Projection, window: Window) -> None:
+        x, y, a, d = (projection.records[:, column] for column in (MX, MY, A, D))
         # By the centre, so that no Gaussian is counted once a block.
         here = (x >= window.x) & (x < window.x_end) & (y >= window.y) & (y < window.y_end)
-        variance = np.square(gaussians.scale[here], dtype=np.float64) + box_variance(pitch)
-        self.evaluations += 2 * CUTOFF * math.pi * float(np.sqrt(variance.prod(1)).sum()) / pitch**2
-        return self._renderer.forward(gaussians, window, pitch)
-
-    def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
-        return self._renderer.backward(gaussians, window, d_planes, pitch)
+        self.evaluations += 2 * CUTOFF * math.pi * float((1 / np.sqrt(a[here] * d[here])).sum())
 
 
 @dataclass(frozen=True, slots=True)
