@@ -1,68 +1,82 @@
-"""Speed of the renderer and of a whole step, against the machine and against what a user would write in PyTorch.
+"""Speed of the renderer and of a whole step, against the machine and against what one would write in PyTorch.
 
     python pipelines/benchmark_renderer.py [PICTURE] [--yardstick FOLDER] [--json FILE]
 
-Scenes are random Gaussians of a given ratio and overlap; fits are the same picture at the start, in the middle and at the
-end of training. An evaluation is one pixel inside one Gaussian's ellipse; G/s are thousands of millions of them a
-second. Every figure is the best of several runs, on as many threads as there are cores.
+Scenes are random Gaussians of a given ratio and overlap; fits are one picture at the start, in the middle and at the end
+of training. An evaluation is one pixel inside one Gaussian's ellipse; G/s are thousands of millions of them a second.
+Every figure is the best of several runs, on as many threads as there are cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
+import math
 import resource
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from reporting import fixed, note, parser, publish, table
-from rival_torch import tiled_seconds
-from synthetic import PHOTOGRAPH, picture_of
+from reporting import fixed, guarded, note, parser, publish, read_window, table
+from rival_torch import dense_seconds, tiled_seconds
+from synthetic import PHOTOGRAPH
 
 from smartsplat_large.config import LossConfig, preset
+from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import CUTOFF, Gaussians
-from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.lattice import Size, Window
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
-from smartsplat_large.source.array import ArraySource
+from smartsplat_large.source import ArraySource, open_source
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
-from smartsplat_large.streaming.sweep import prepare_sweep
+from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients
+from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers, open_workers
 
 SCENES = ((50, 2.0), (100, 2.0), (100, 3.0), (500, 2.0))
-FITTED_STEPS = {"early": 5, "middle": 100, "end": 400}
+STEPS = {"fit, early": 5, "fit, middle": 100, "fit, end": 400}
+FITTED = Size(1024, 1024)
 OPERATIONS = 2 * 2 + 2 * 3 + 2
-"""Floating-point operations an evaluation takes forward: two fused steps of the recurrence, a fused sum a channel, the
-floor and the maximum."""
-SQUARED = LossConfig(l1=0, l2=1, ssim=0)
+"""Floating-point operations of an evaluation, forward: two fused steps of the recurrence, a fused sum a channel, the floor
+and the maximum."""
+SQUARED, WITH_SSIM = LossConfig(l1=0, l2=1, ssim=0), LossConfig(l1=0, l2=1, ssim=0.01)
 BLOCK = 512
+TORCH_SIDE = 512
 RENDERER = CpuRenderer()
+_ONE_STEP = """
+import sys, smartsplat_large as ss
+ss.fit(*sys.argv[1:], config=ss.preset("fast").replace(steps=1))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One scene or fit: seconds, and what they make."""
+    """One scene: seconds, and what they make."""
 
     scene: str
     megapixels: float
     gaussians: int
-    evaluations_per_pixel: float
+    evaluations: float
     forward_s: float
     backward_s: float
-    ssim_s: float
-    fused_s: float
+    bucket_s: float
+    """Finding which Gaussians touch which block and tile."""
     step_s: float
-    forward_geval_s: float
-    backward_geval_s: float
-    to_yardstick_forward: float | None = None
-    to_yardstick_backward: float | None = None
-    to_tiled_torch: float | None = None
+    """Bucket, render, squared error, backward and Adam."""
+    ssim_s: float
+    """What a step takes longer with SSIM in its loss."""
+    yardstick_forward_s: float | None = None
+    yardstick_backward_s: float | None = None
+    tiled_torch_s: float | None = None
 
 
 def main() -> None:
@@ -72,90 +86,219 @@ def main() -> None:
     )
     arguments.add_argument("--yardstick", type=Path, metavar="FOLDER", help="of a yardstick.py to compare with")
     arguments.add_argument("--side", type=int, default=2048, help="of the scenes, pixels")
-    arguments.add_argument("--largest", type=int, default=64, help="megapixels that cost is followed up to")
+    arguments.add_argument("--largest", type=int, default=64, help="megapixels up to which the cost is followed")
     given = arguments.parse_args()
     with open_workers(None, progress=Silent()) as workers:
-        rows = [*scenes(given, workers), *fits(given.picture, workers)]
-        exponent = cost_exponent(given.largest, workers)
-    rates = [OPERATIONS * row.forward_geval_s for row in rows]
-    machine = {
-        "sgemm_gflops": sgemm_gflops(),
-        "forward_gflops": max(rates),
-        "operations_per_evaluation": OPERATIONS,
-        "cost_exponent": exponent,
-        "dense_torch_over_ours": torch_dense(),
-        "first_call_s": start_up(cached=False),
-        "cached_start_s": start_up(cached=True),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        rows = [*_scenes(given, workers), *_fits(given.picture, workers)]
+        costs = _costs(given.largest, workers)
+        threads = _step_seconds_on(1) / _step_seconds_on(workers.count)
+    figures = {
+        "sgemm Gflop/s": _sgemm(),
+        "operations an evaluation, forward": OPERATIONS,
+        "Gflop/s forward, best scene": max(OPERATIONS * r.evaluations / r.forward_s for r in rows) / 1e9,
+        f"speed of {workers.count} threads over one": threads,
+        "exponent of a step's cost over megapixels": _exponent(costs),
+        "dense PyTorch / ours, 256 x 256": _dense_ratio(),
+        "first start, kernels compiled, s": _start(fresh=True),
+        "later starts, s": _start(fresh=False),
+        "peak memory of this recipe, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
-    publish(f"{rendered(rows)}\n\n{table(['figure', 'value'], [[k, f'{v:.4g}'] for k, v in machine.items()])}",
-            given.json, rows, **machine)  # fmt: skip
+    markdown = f"{_rendered(rows)}\n\n{table(['figure', 'value'], [[k, f'{v:.4g}'] for k, v in figures.items()])}"
+    publish(markdown, given.json, rows, figures=figures, seconds_by_megapixels=costs)
 
 
-def rendered(rows: list[Row]) -> str:
-    """The table of all rows."""
-    headings = ["scene", "MP", "Gaussians", "eval/px", "forward G/s", "backward G/s", "SSIM / forward",
-                "step / (f + b)", "yardstick forward", "yardstick backward", "tiled torch"]  # fmt: skip
-    cells = [
-        [r.scene, f"{r.megapixels:.1f}", r.gaussians, f"{r.evaluations_per_pixel:.1f}", f"{r.forward_geval_s:.2f}",
-         f"{r.backward_geval_s:.2f}", f"{r.ssim_s / r.forward_s:.2f}", f"{r.step_s / (r.forward_s + r.backward_s):.2f}",
-         fixed(r.to_yardstick_forward, 2), fixed(r.to_yardstick_backward, 2), fixed(r.to_tiled_torch, 0)]
-        for r in rows
-    ]  # fmt: skip
+def _rendered(rows: list[Row]) -> str:
+    headings = ["scene", "MP", "Gaussians", "eval/px", "forward G/s", "backward G/s", "step G/s", "bucket / step",
+                "step / (f + b)", "SSIM / forward", "yardstick f", "yardstick b", "tiled PyTorch"]  # fmt: skip
+    cells = []
+    for r in rows:
+        both = r.forward_s + r.backward_s
+        others = (
+            (r.yardstick_forward_s, r.forward_s, 2),
+            (r.yardstick_backward_s, r.backward_s, 2),
+            (r.tiled_torch_s, both, 0),
+        )
+        cells.append([
+            r.scene, f"{r.megapixels:.1f}", r.gaussians, f"{r.evaluations / r.megapixels / 1e6:.1f}",
+            *(f"{r.evaluations / s / 1e9:.2f}" for s in (r.forward_s, r.backward_s, r.step_s)),
+            f"{r.bucket_s / r.step_s:.3f}", f"{r.step_s / both:.2f}", f"{r.ssim_s / r.forward_s:.2f}",
+            *(fixed(theirs / ours if theirs else None, digits) for theirs, ours, digits in others),
+        ])  # fmt: skip
     return table(headings, cells)
 
 
-def scenes(given: argparse.Namespace, workers: Workers) -> list[Row]:
-    """Random Gaussians; with the yardstick and PyTorch on the very same ones."""
-    yardstick = load_yardstick(given.yardstick) if given.yardstick else None
-    rows = []
+def _scenes(given: argparse.Namespace, workers: Workers) -> Iterator[Row]:
+    """Random Gaussians; PyTorch and the yardstick get the very same ones."""
+    yardstick = _load(given.yardstick / "yardstick.py") if given.yardstick else None
+    size = Size(given.side, given.side)
     for ratio, overlap in SCENES:
         note(f"scene: ratio {ratio}, overlap {overlap:g}")
-        gaussians = random_scene(Size(given.side, given.side), ratio, overlap)
-        row = measure(f"ratio {ratio}, overlap {overlap:g}", gaussians, noise(given.side), workers)
-        tiled = tiled_seconds(gaussians, min(given.side, 512)) * (given.side / min(given.side, 512)) ** 2
-        row = dataclasses.replace(row, to_tiled_torch=tiled / (row.forward_s + row.backward_s))
-        rows.append(against(yardstick, row, gaussians, given.side) if yardstick else row)
-    return rows
+        gaussians = _scene(size, ratio, overlap)
+        row = _measured(f"ratio {ratio}, overlap {overlap:g}", gaussians, _noise(size), workers)
+        share = TORCH_SIDE**2 / size.pixels
+        row = dataclasses.replace(row, tiled_torch_s=tiled_seconds(gaussians, TORCH_SIDE) / share)
+        if yardstick:
+            forward, backward = _by_yardstick(yardstick, gaussians, size)
+            row = dataclasses.replace(row, yardstick_forward_s=forward, yardstick_backward_s=backward)
+        yield row
 
 
-def fits(picture: Path, workers: Workers) -> list[Row]:
-    """One picture at the start, in the middle and at the end of a fit."""
-    rows = []
-    for name, steps in FITTED_STEPS.items():
-        note(f"fit: {name}, {steps} steps")
-        source = ArraySource(picture_of(picture, Size(1024, 1024)), levels=3)
+def _fits(picture: Path, workers: Workers) -> Iterator[Row]:
+    """One picture early, in the middle and at the end of a fit at ratio 50."""
+    with open_source(picture) as opened:
+        size = Size(min(FITTED.width, opened.meta.size.width), min(FITTED.height, opened.meta.size.height))
+        pixels = read_window(opened, Window(0, 0, size.width, size.height))
+    source, count = ArraySource(pixels, levels=4), size.pixels * 3 // 50 // 4
+    for name, steps in STEPS.items():
+        note(name)
         config = preset("balanced").replace(ratio=50.0, steps=steps)
-        count = source.meta.size.pixels * 3 // 50 // 4
-        initial = sample(
-            source.read, source.meta.size, 3, source.meta.dtype, count, config.sampling, 0, workers=workers.count
-        )
-        plan = plan_fit(source.meta.size, 3, 1, count, config, memory_bytes=1 << 40, workers=workers.count)
-        best = fit_gaussians(source, RENDERER, initial, plan, config, workers, Silent(), kept_bytes=1 << 30)
-        rows.append(measure(f"fit, {name}", best.gaussians, source, workers))
-    return rows
+        start = sample(source.read, size, 3, pixels.dtype, count, config.sampling, 0, workers=workers.count)
+        plan = plan_fit(size, 3, 1, count, config, memory_bytes=1 << 40, workers=workers.count)
+        best = fit_gaussians(source, RENDERER, start, plan, config, workers, Silent(), kept_bytes=1 << 30)
+        yield _measured(name, best.gaussians, source, workers)
 
 
-def measure(name: str, gaussians: Gaussians, source: ArraySource, workers: Workers) -> Row:
-    """All figures of one batch of Gaussians over one picture."""
+def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Workers) -> Row:
     size = source.meta.size
-    grid, projection = BlockGrid(size, BLOCK), RENDERER.project(gaussians, 1.0)
-    sweep = prepare_sweep(source, RENDERER, gaussians, BLOCK, 0, SQUARED)
-    parts = [projection.take(sweep.members.of(block.index)) for block in grid]
-    gradients = [np.random.default_rng(1).standard_normal((3, *block.core.shape)).astype(np.float32) for block in grid]
+    targets = Targets(source, 0, 1 << 40)
+    sweep = prepare_sweep(targets, RENDERER, gaussians, BLOCK, 0, SQUARED)
+    blocks = list(sweep.grid)
+    parts = [sweep.projection.take(sweep.members.of(block.index)) for block in blocks]
+    noise = [np.random.default_rng(1).standard_normal((3, *block.core.shape)).astype(np.float32) for block in blocks]
 
-    def on_all(task: Callable[[int], Any]) -> float:
-        with ThreadPoolExecutor(workers.count) as threads:
-            return best_of(lambda: list(threads.map(task, range(len(grid)))))
+    def render(_: None, i: int) -> Any:
+        return RENDERER.render(parts[i], blocks[i].core)
 
-    forward = on_all(lambda i: RENDERER.render(parts[i], grid[i].core))
-    backward = on_all(lambda i: RENDERER.correlate(parts[i], grid[i].core, gradients[i]))
-    plain, with_ssim = (whole_step(gaussians, source, loss, workers) for loss in (SQUARED, LossConfig()))
-    fused = on_all(lambda i: RENDERER.descend(parts[i], grid[i].core, sweep.targets.read(grid[i].core)
-                   if False else targets[i], 0.0, 1.0)) if (targets := planes_of(source, grid)) else 0.0  # fmt: skip
-    evaluations = float(2 * np.pi * CUTOFF * gaussians.scale.prod(1, dtype=np.float64).sum())
+    def correlate(_: None, i: int) -> Any:
+        return RENDERER.correlate(parts[i], blocks[i].core, noise[i])
+
+    def bucket(_: None, i: int) -> Any:
+        return RENDERER.tiles(parts[i], blocks[i].core)
+
+    def on_all(task: Callable[[None, int], Any]) -> float:
+        return _best(lambda: list(workers.map(task, None, range(len(blocks)))))
+
+    listing = _best(lambda: _prepared(gaussians, targets)) - _best(lambda: RENDERER.project(gaussians, 1.0))
+    plain, similar = (_step(gaussians, Targets(source, 0, 1 << 40), loss, workers) for loss in (SQUARED, WITH_SSIM))
     return Row(
-        scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations_per_pixel=evaluations / size.pixels,
-        forward_s=forward, backward_s=backward, ssim_s=max(with_ssim - plain, 0.0), fused_s=fused, step_s=plain,
-        forward_geval_s=evaluations / forward / 1e9, backward_geval_s=evaluations / backward / 1e9,
+        scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations=_evaluations(gaussians),
+        forward_s=on_all(render), backward_s=on_all(correlate), step_s=plain, ssim_s=max(similar - plain, 0.0),
+        bucket_s=on_all(bucket) + listing,
     )  # fmt: skip
+
+
+def _prepared(gaussians: Gaussians, targets: Targets) -> Sweep:
+    return prepare_sweep(targets, RENDERER, gaussians, BLOCK, 0, SQUARED)
+
+
+def _step(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5) -> float:
+    """Seconds of a whole step, its Adam included."""
+    state = AdamState.start(gaussians, targets.source.meta.size, preset("balanced").optimizer)
+
+    def step() -> None:
+        sweep = prepare_sweep(targets, RENDERER, state.gaussians(), BLOCK, 0, loss)
+        state.step(sweep_gradients(sweep, workers)[1], 0.0, workers.spread)
+
+    return _best(step, repeat)
+
+
+def _costs(largest: int, workers: Workers) -> dict[float, float]:
+    """Seconds of a step by megapixels, at ratio 100."""
+    costs = {}
+    side = 1024
+    while side * side <= largest << 20:
+        note(f"cost: {side} x {side}")
+        size = Size(side, side)
+        costs[size.megapixels] = _step(_scene(size, 100, 2.0), Targets(_noise(size), 0, 1 << 40), SQUARED, workers, 3)
+        side *= 2
+    return costs
+
+
+def _exponent(costs: dict[float, float]) -> float:
+    return float(np.polyfit(np.log(list(costs)), np.log(list(costs.values())), 1)[0])
+
+
+def _step_seconds_on(threads: int) -> float:
+    size = Size(2048, 2048)
+    with open_workers(threads, progress=Silent()) as workers:
+        return _step(_scene(size, 100, 2.0), Targets(_noise(size), 0, 1 << 40), SQUARED, workers)
+
+
+def _scene(size: Size, ratio: float, overlap: float, seed: int = 0) -> Gaussians:
+    """As many as eq. 5 has, anywhere, ``overlap`` times as wide as the circles of eq. 14, of any shape."""
+    count = int(3 * size.pixels / (7 * ratio))
+    rng = np.random.default_rng(seed)
+    width = math.sqrt(size.pixels / (count * math.pi)) / 3 * overlap
+    scale = (width * np.exp(rng.normal(0, 0.4, (count, 2)))).astype(np.float32)
+    rotation = rng.uniform(0, 2 * np.pi, count).astype(np.float32)
+    xy = rng.uniform(0, 1, (count, 2)) * [size.width, size.height]
+    return Gaussians(xy, scale, rotation, rng.uniform(-0.2, 1, (count, 3)).astype(np.float32))
+
+
+def _noise(size: Size) -> ArraySource:
+    return ArraySource(np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8))
+
+
+def _evaluations(gaussians: Gaussians) -> float:
+    return float(2 * np.pi * CUTOFF * gaussians.scale.prod(1, dtype=np.float64).sum())
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("yardstick", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Yardstick()
+
+
+def _by_yardstick(yardstick: Any, gaussians: Gaussians, size: Size) -> tuple[float, float]:
+    c, s = np.cos(gaussians.rotation), np.sin(gaussians.rotation)
+    x, y = 1 / np.square(gaussians.scale).T
+    conic = np.stack([c * c * x + s * s * y, c * s * (x - y), s * s * x + c * c * y], 1).astype(np.float32)
+    scene = dict(width=size.width, height=size.height, xy=gaussians.xy.astype(np.float32), scale=gaussians.scale,
+                 rotation=gaussians.rotation, conic=conic, color=gaussians.color)  # fmt: skip
+    gradient = np.random.default_rng(1).standard_normal((3, size.height, size.width)).astype(np.float32)
+    return yardstick.forward(scene, 5)[0], yardstick.backward(scene, gradient, 5)[0]
+
+
+def _dense_ratio() -> float:
+    size = Size(256, 256)
+    gaussians = _scene(size, 100, 2.0)
+    d_planes = np.ones((3, 256, 256), np.float32)
+    ours = _best(lambda: RENDERER.forward(gaussians, size.window)) + _best(
+        lambda: RENDERER.backward(gaussians, size.window, d_planes)
+    )
+    return dense_seconds(gaussians, 256) / ours
+
+
+def _start(*, fresh: bool) -> float:
+    """Seconds from the start of the program to the end of a fit of one step of the bundled picture."""
+    package = Path(sys.modules["smartsplat_large"].__file__ or "").parent
+    if fresh:
+        for kernel in package.rglob("__pycache__/*.nb[ci]"):
+            kernel.unlink()
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _ONE_STEP, str(PHOTOGRAPH), f"{folder}/a.ssplat"], check=True)
+        return time.perf_counter() - began
+
+
+def _sgemm(side: int = 2048) -> float:
+    a = np.random.default_rng(0).standard_normal((side, side)).astype(np.float32)
+    return 2 * side**3 / _best(lambda: a @ a) / 1e9
+
+
+def _best(call: Callable[[], Any], repeat: int = 5) -> float:
+    """Seconds of the fastest of some calls, after one that does not count."""
+    call()
+    best = math.inf
+    for _ in range(repeat):
+        began = time.perf_counter()
+        call()
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+if __name__ == "__main__":
+    guarded(main)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from reporting import fixed, guarded, note, parse_size, parser, publish, read_window, table
 
-from smartsplat_large.array_types import Pixels, Planes
+from smartsplat_large.array_types import Moments, Pixels, Planes, WholePlanes
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.gaussians import CUTOFF

@@ -34,6 +34,10 @@ class CpuRenderer:
         columns = (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color)
         return Projection(*records.project(*columns, pitch, box_variance(pitch)))
 
+    def tiles(self, projection: Projection, window: Window) -> tuple[Any, Any]:
+        """The Gaussians of each raster tile: those of tile ``t`` are ``ids[start[t] : start[t + 1]]``."""
+        return _raster(projection, window)[:2]
+
     def render(self, projection: Projection, window: Window) -> Planes:
         out = np.empty((projection.peaks.shape[1], *window.shape), np.float32)
         cpu_kernels.forward(
