@@ -106,7 +106,7 @@ def fit(
             )  # fmt: skip
             best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, kept_bytes=room)
             progress.start("encode", 1, "file")
-            encoded = encode_within(best.gaussians, meta, config, limit, progress)
+            encoded = encode_within(best.gaussians, copy, CpuRenderer(), config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             progress.advance()
             measured = _verified(target, copy, meta, pool, progress)

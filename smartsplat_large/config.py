@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from smartsplat_large.errors import UsageError
 
+TARGETS = ("ratio", "bytes", "gaussians")
+"""What a fit may aim at; exactly one of them is given."""
+
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
@@ -120,8 +123,10 @@ class FitConfig:
     preset: str = "balanced"
     ratio: float | None = 50.0
     """Raw bytes / file bytes. A promise, except under ``paper``, where it only sets N by eq. 5."""
+    bytes: int | None = None
+    """Size of the file, instead of a ratio: kept to like one."""
     gaussians: int | None = None
-    """Number of Gaussians to fit, instead of a ratio; those that show nothing are not written."""
+    """Number of Gaussians to fit, instead of a size; those that show nothing are not written."""
     steps: int = 1000
     seed: int = 0
     coarse_share: float = 0.0
@@ -140,10 +145,15 @@ class FitConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
     def __post_init__(self) -> None:
-        if (self.ratio is None) == (self.gaussians is None):
-            raise UsageError("give either a ratio or a number of Gaussians", hint="--ratio 50, or --gaussians 10000")
+        if sum(getattr(self, name) is not None for name in TARGETS) != 1:
+            raise UsageError(
+                "give one of a ratio, a number of bytes and a number of Gaussians",
+                hint="--ratio 50, --bytes 500kB, or --gaussians 10000",
+            )
         if self.ratio is not None:
             _require(self.ratio > 0, "ratio", self.ratio, "above 0")
+        if self.bytes is not None:
+            _require(self.bytes >= 1, "bytes", self.bytes, "at least 1")
         if self.gaussians is not None:
             _require(self.gaussians >= 1, "gaussians", self.gaussians, "at least 1")
         _require(self.solve_iterations >= 0, "solve_iterations", self.solve_iterations, "0 or more")
@@ -155,10 +165,9 @@ class FitConfig:
         _require(0 <= self.relocate_until <= 1, "relocate_until", self.relocate_until, "0 to 1")
 
     def replace(self, **changes: Any) -> FitConfig:
-        """A copy with some fields changed, validated again; a ratio and a number of Gaussians replace each other."""
-        for one, other in (("ratio", "gaussians"), ("gaussians", "ratio")):
-            if changes.get(one) is not None:
-                changes.setdefault(other, None)
+        """A copy with some fields changed, validated again; one of :data:`TARGETS` replaces the others."""
+        if any(changes.get(name) is not None for name in TARGETS):
+            changes = dict.fromkeys(TARGETS) | changes
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -218,8 +227,8 @@ def read_toml(path: Path, base: FitConfig) -> FitConfig:
             f"{path}: {getattr(error, 'strerror', None) or error}",
             hint="--config takes a TOML file; see docs/configuration.md",
         ) from error
-    if "ratio" in given or "gaussians" in given:
-        given = {"ratio": None, "gaussians": None} | given
+    if any(name in given for name in TARGETS):
+        given = dict.fromkeys(TARGETS) | given
     merged: FitConfig = _merge(base, given, where=str(path))
     return merged
 

@@ -20,6 +20,7 @@ from smartsplat_large.cli.options import (
     overwrite_option,
     quiet_option,
     to_numbers,
+    to_optional_bytes,
     to_region,
     to_words,
     workers_option,
@@ -58,6 +59,9 @@ def program() -> None:
 @click.argument("image")
 @click.option("-o", "--output", metavar="OUT.ssplat", help="Where to write.  [IMAGE's name, ending in .ssplat]")
 @click.option("--ratio", type=float, metavar="R", help="Bytes of the pixels / bytes of the file.  [50]")
+@click.option(
+    "--bytes", "size_bytes", metavar="SIZE", callback=to_optional_bytes, help="Size of the file, instead of a ratio."
+)
 @click.option("--gaussians", type=int, metavar="N", help="Number of Gaussians, instead of a ratio.")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
@@ -77,9 +81,10 @@ def program() -> None:
 @json_option
 @quiet_option
 def fit(
-    image: str, output: str | None, ratio: float | None, gaussians: int | None, preset_name: str | None,
-    steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None, dashboard: bool | None,
-    overwrite: bool, seed: int | None, device: str, config_file: Path | None, as_json: bool, quiet: bool,
+    image: str, output: str | None, ratio: float | None, size_bytes: int | None, gaussians: int | None,
+    preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
+    dashboard: bool | None, overwrite: bool, seed: int | None, device: str, config_file: Path | None, as_json: bool,
+    quiet: bool,
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
@@ -90,8 +95,9 @@ def fit(
             "--dashboard needs the packages distributed and bokeh", hint="pip install 'smartsplat-large[dashboard]'"
         )
     config = fit_config(
-        preset_name=preset_name, file=config_file, ratio=ratio, gaussians=gaussians, steps=steps, seed=seed
-    )
+        preset_name=preset_name, file=config_file, steps=steps, seed=seed,
+        targets={"ratio": ratio, "bytes": size_bytes, "gaussians": gaussians},
+    )  # fmt: skip
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.fit(
             image, output, config=config, memory_bytes=memory_bytes, workers=workers, scheduler=scheduler,
@@ -225,7 +231,7 @@ def compare(
     IMAGE must be 8-bit grey or RGB; the other codecs hold all of it, or of its --region, in memory. Each is searched for
     its largest file within the bytes of every ratio.
     """
-    config = fit_config(preset_name=preset_name, file=None, ratio=None, gaussians=None, steps=steps, seed=seed)
+    config = fit_config(preset_name=preset_name, file=None, targets={}, steps=steps, seed=seed)
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.compare(
             image, output, config=config, codecs=codecs, region=region, memory_bytes=memory_bytes, workers=workers,

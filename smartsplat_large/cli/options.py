@@ -24,6 +24,11 @@ def to_bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return parse_bytes(value)
 
 
+def to_optional_bytes(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """As :func:`to_bytes`; nothing for nothing."""
+    return None if value is None else parse_bytes(value)
+
+
 def to_region(ctx: click.Context, param: click.Parameter, value: str | None) -> Window | None:
     """Callback of an option: ``X,Y,W,H``. Whether it lies in the picture is for the command to say."""
     if value is None:
@@ -88,26 +93,24 @@ def fit_config(
     *,
     preset_name: str | None,
     file: Path | None,
-    ratio: float | None,
-    gaussians: int | None,
+    targets: dict[str, float | int | None],
     steps: int | None,
     seed: int | None,
 ) -> FitConfig:
-    """The preset, what the file says on top of it, and the flags on top of both.
+    """The preset, what the file says on top of it, and the flags on top of both; ``targets`` by name, one at most.
 
     Raises
     ------
     UsageError
         A value is out of range, or the flags contradict each other.
     """
-    if ratio is not None and gaussians is not None:
-        raise UsageError("--ratio and --gaussians exclude each other", hint="give one of them")
+    aims = {name: value for name, value in targets.items() if value is not None}
+    if len(aims) > 1:
+        raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
     name = preset_name or (read_toml(file, PRESETS[DEFAULT_PRESET]).preset if file else DEFAULT_PRESET)
     config = preset(name)
     if file:
         config = read_toml(file, config)
-    changes: dict[str, Any] = {"preset": name}
-    if ratio is not None or gaussians is not None:
-        changes |= {"ratio": ratio, "gaussians": gaussians}
+    changes: dict[str, Any] = {"preset": name} | aims
     changes |= {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
     return config.replace(**changes)

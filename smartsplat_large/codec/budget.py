@@ -16,6 +16,7 @@ from smartsplat_large.codec.writer import (
     importance_of,
     mean_spacing,
     pack,
+    quantized,
     require_encodable,
     visible_index,
 )
@@ -129,7 +130,7 @@ class _Search:
 
     def _attempt(self, at: int) -> int:
         warm = self._best.models if self._best else None
-        encoded = pack(self._gaussians, self._size, self._bits, at, self._extras, start=warm)
+        encoded = pack(*quantized(self._gaussians, self._size, at), self._bits, at, self._extras, start=warm)
         self._tried[at] = encoded.size_bytes
         self.smallest_bytes = min(self._tried.values())
         fits = encoded.size_bytes <= self._budget
@@ -164,7 +165,8 @@ class _Search:
         slope = -len(self._gaussians) * (self._gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
         at = self._start
         for _ in range(3):
-            encoded = pack(sample, self._size, self._bits, at, Extras(), layout=layout)
+            symbols, _ = quantized(sample, self._size, at, layout)
+            encoded = pack(symbols, layout, self._bits, at, Extras())
             front = len(encoded.parts[0])
             expected = front + (encoded.size_bytes - front) * factor + self._extras.size_bytes
             at = min(max(math.ceil(at + (AIM * self._budget - expected) / slope), self._low), self._high)

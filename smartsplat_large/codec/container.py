@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import binascii
+import itertools
 import json
 import struct
 import zlib
@@ -13,10 +14,11 @@ from smartsplat_large.codec.entropy import Models
 from smartsplat_large.codec.layout import GRID_DEPTH, LEAF_RANGE, Layout, image_frame
 from smartsplat_large.codec.models import models_from_bytes, models_to_bytes
 from smartsplat_large.codec.payload import Frame
+from smartsplat_large.codec.quantize import MAX_OCTAVE
 from smartsplat_large.lattice import Size
 
 MAGIC = b"SSPL"
-VERSION = 1
+VERSION = 2
 PREFIX_BYTES = 8
 """Magic, version and the longest header length (three bytes)."""
 SHORT_CHECK_BELOW = 1024
@@ -25,7 +27,8 @@ MAX_SIDE = 1 << 31
 MAX_COUNT = 1 << 33
 MAX_METADATA_BYTES = 1 << 22
 
-_CHANNELS, _DEEP, _GRID, _RECT, _SECTIONS, _RESERVED = 0x03, 0x04, 0x08, 0x10, 0x20, 0xC0
+_CHANNELS, _DEEP, _GRID, _RECT, _SECTIONS, _LAYERS = 0x03, 0x04, 0x08, 0x10, 0x20, 0xC0
+_ONE_LAYER = 0x40
 _RESOLUTION, _ICC, _METADATA = 0x01, 0x02, 0x04
 
 
@@ -59,7 +62,8 @@ class Head:
     step_index: int
     layout: Layout
     models: Models
-    wide_bytes: int
+    wide_bytes: tuple[int, ...]
+    """Of the wide block in each layer."""
     index_bytes: int
     """Length of the index without its checksum; 0 without a grid."""
     icc_bytes: int = 0
@@ -160,12 +164,13 @@ def head_to_bytes(head: Head) -> bytes:
         | (_GRID if layout.block_exponent else 0)
         | (_RECT if rect else 0)
         | (_SECTIONS if sections else 0)
+        | (layout.layers - 1) * _ONE_LAYER
     )
     body = bytes([flags]) + varint(layout.size.width) + varint(layout.size.height) + varint(head.count)
     body += zigzag(head.step_index) + bytes([layout.leaf - LEAF_RANGE[0], layout.wide.depth])
     if rect:
         body += zigzag(layout.wide.x) + zigzag(layout.wide.y) + varint(layout.wide.columns) + varint(layout.wide.rows)
-    body += varint(head.wide_bytes)
+    body += bytes(layout.least_octaves[:-1]) + b"".join(map(varint, head.wide_bytes))
     if layout.block_exponent:
         body += bytes([layout.block_exponent]) + varint(head.index_bytes)
     if sections:
@@ -195,8 +200,6 @@ def head_from_bytes(body: bytes) -> Head:
     """
     cursor = Cursor(body)
     flags = cursor.take(1)[0]
-    if flags & _RESERVED:
-        raise FormatError("a flag is set that this version does not know")
     size = Size(max(cursor.varint(MAX_SIDE), 1), max(cursor.varint(MAX_SIDE), 1))
     count, step_index = cursor.varint(MAX_COUNT), cursor.zigzag(64 * 200)
     leaf, depth = cursor.take(1)[0] + LEAF_RANGE[0], cursor.take(1)[0]
@@ -205,13 +208,15 @@ def head_from_bytes(body: bytes) -> Head:
     wide = image_frame(size, leaf, depth)
     if flags & _RECT:
         wide = Frame(cursor.zigzag(), cursor.zigzag(), cursor.varint(1 << 40), cursor.varint(1 << 40), depth)
-    wide_bytes = cursor.varint()
+    layers = (flags & _LAYERS) // _ONE_LAYER + 1
+    least = (*cursor.take(layers - 1), 1)
+    wide_bytes = tuple(cursor.varint() for _ in range(layers))
     exponent, index_bytes = (cursor.take(1)[0], cursor.varint()) if flags & _GRID else (0, 0)
     sections = cursor.take(1)[0] if flags & _SECTIONS else 0
     resolution = struct.unpack("<2f", cursor.take(8)) if sections & _RESOLUTION else None
     icc_bytes = cursor.varint() if sections & _ICC else 0
     metadata_bytes = cursor.varint() if sections & _METADATA else 0
-    layout = Layout(size, leaf, exponent, wide)
+    layout = Layout(size, leaf, exponent, wide, least)
     _require_sane(layout, bool(flags & _GRID))
     channels = (flags & _CHANNELS) + 1
     try:
@@ -228,6 +233,8 @@ def head_from_bytes(body: bytes) -> Head:
 def _require_sane(layout: Layout, has_grid: bool) -> None:
     if has_grid and not max(layout.leaf + GRID_DEPTH, 1) <= layout.block_exponent <= 40:
         raise FormatError(f"blocks of 2^{layout.block_exponent} pixels: out of range")
+    if any(low >= high for high, low in itertools.pairwise((MAX_OCTAVE + 1, *layout.least_octaves))):
+        raise FormatError(f"layers from the octaves {layout.least_octaves}: out of range")
     frames = [layout.wide]
     if has_grid:
         side = 1 << (layout.block_exponent - layout.leaf - GRID_DEPTH)

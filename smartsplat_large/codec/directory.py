@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from smartsplat_large.codec.byte_file import ByteFile
@@ -31,6 +32,7 @@ _AGAIN = "fetch or encode the file again"
 class Entry:
     """Where a block lies in the file."""
 
+    layer: int
     number: int
     """0 is the wide block; the blocks of the grid follow, row by row."""
     window: Window
@@ -52,7 +54,7 @@ class Directory:
 
     head: Head
     entries: tuple[Entry, ...]
-    """All blocks by number; ascending offsets."""
+    """All blocks of the first layer by number, then those of the second, ...: ascending offsets."""
     extras_offset: int
     """Where profile and metadata start."""
 
@@ -74,9 +76,12 @@ def read_directory(file: ByteFile) -> Directory:
     checked = _read_index(file, head, header_end)
     extras = header_end + sealed_bytes(head.index_bytes)
     offset = extras + sealed_bytes(head.icc_bytes) + sealed_bytes(head.metadata_bytes)
-    entries = [Entry(WIDE, head.layout.window(WIDE), offset, head.wide_bytes, b"")]
-    for number, (length, checksum) in enumerate(checked, start=1):
-        entries.append(Entry(number, head.layout.window(number), entries[-1].end, length, checksum))
+    entries: list[Entry] = []
+    listed = iter(checked)
+    for layer, number in itertools.product(range(head.layout.layers), range(head.layout.blocks)):
+        length, checksum = next(listed) if number else (head.wide_bytes[layer], b"")
+        entries.append(Entry(layer, number, head.layout.window(number), offset, length, checksum))
+        offset = entries[-1].end
     return Directory(head, tuple(entries), extras)
 
 
@@ -116,12 +121,12 @@ def _require_ours(file: ByteFile, raw: bytes) -> None:
 def _read_index(file: ByteFile, head: Head, offset: int) -> list[tuple[int, bytes]]:
     if not head.layout.grid:
         return []
-    blocks, length = len(head.layout.grid), head.index_bytes
+    blocks, length = len(head.layout.grid) * head.layout.layers, head.index_bytes
     end = offset + sealed_bytes(length)
     if end > file.size_bytes:
         raise file.error(f"cut short at byte {file.size_bytes}, within its index (bytes {offset} to {end})", _AGAIN)
     if blocks > length:
-        raise file.error(f"the header is damaged: {blocks} blocks cannot be listed in {length} bytes", _AGAIN)
+        raise file.error(f"the header is damaged: {blocks} payloads cannot be listed in {length} bytes", _AGAIN)
     raw = file.read(offset, sealed_bytes(length))
     if check(raw[:length]) != raw[length:]:
         raise file.error(f"the index (bytes {offset} to {end}) is damaged: its checksum does not match", _AGAIN)

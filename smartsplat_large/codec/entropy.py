@@ -41,11 +41,14 @@ class Stream:
 
     signed: bool
     growth: float = 0.0
+    mirrored: bool = False
+    """Whether the kernel is of the magnitude: two bells, on either side of zero."""
 
 
 STREAMS = {
     "count": Stream(signed=False),
-    "luma": Stream(signed=True),
+    "octave": Stream(signed=False),
+    "luma": Stream(signed=True, growth=1.0, mirrored=True),
     "chroma1": Stream(signed=True, growth=0.5),
     "chroma2": Stream(signed=True, growth=0.5),
     "alpha": Stream(signed=True, growth=1.0),
@@ -121,7 +124,7 @@ class Kernel:
         centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
         width = max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
         middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
-        offset = (middles - centre) / width
+        offset = ((np.abs(middles) if stream.mirrored else middles) - centre) / width
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from smartsplat_large.codec.payload import Frame
+from smartsplat_large.codec.payload import Frame, Scope
 from smartsplat_large.codec.quantize import BoolColumn, FloatColumn, IntColumn
 from smartsplat_large.lattice import BlockGrid, Size, Window
 
@@ -21,6 +22,11 @@ SINGLE_BLOCK_COUNT = 6144
 BLOCK_SPACINGS = 64
 """Side of a block in mean spacings: 4096 Gaussians."""
 MIN_BLOCK_EXPONENT = 8
+MAX_LAYERS = 4
+LAYER_SHARES = (1 / 8, 1 / 2)
+"""The strongest eighth of the Gaussians is the first layer, the strongest half is done with the second, nearly."""
+LAYERED_COUNT = 1024
+"""Files with fewer Gaussians than this have one layer."""
 LEAF_RANGE = (-6, 24)
 
 
@@ -33,6 +39,13 @@ class Layout:
     """Exponent of the leaf cell's side: ``2**leaf`` pixels."""
     block_exponent: int
     wide: Frame
+    least_octaves: tuple[int, ...] = (1,)
+    """Of each layer, falling; a Gaussian is in the first layer whose least octave it has."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.least_octaves)
 
     @property
     def block(self) -> int:
@@ -61,6 +74,14 @@ class Layout:
         x, y = (math.floor(math.ldexp(v, -self.leaf)) for v in (core.x, core.y))
         columns, rows = (math.ceil(math.ldexp(v, -side)) for v in (core.width, core.height))
         return Frame(x, y, columns, rows, GRID_DEPTH)
+
+    def scope(self, number: int, layer: int, channels: int) -> Scope:
+        """What the payload of a block and layer holds."""
+        return Scope(self.frame(number), self.leaf, channels, layer, self.least_octaves[layer])
+
+    def layer_of(self, octave: IntColumn) -> IntColumn:
+        """The layer of each Gaussian."""
+        return np.asarray(sum((octave < least).astype(np.int64) for least in self.least_octaves[:-1]) + 0 * octave)
 
     def touching(self, window: Window) -> list[int]:
         """The blocks whose Gaussians may show in ``window``, in ascending order; always the wide one first."""
@@ -98,6 +119,17 @@ def plan_layout(size: Size, count: int) -> Layout:
     if count > SINGLE_BLOCK_COUNT:
         exponent = max(round(math.log2(BLOCK_SPACINGS * spacing)), MIN_BLOCK_EXPONENT, leaf + GRID_DEPTH)
     return Layout(size, leaf, exponent, image_frame(size, leaf, GRID_DEPTH))
+
+
+def with_layers(layout: Layout, octave: IntColumn) -> Layout:
+    """``layout`` with as many layers as its Gaussians' octaves allow."""
+    if len(octave) < LAYERED_COUNT:
+        return layout
+    falling = np.sort(octave)[::-1]
+    # Whole octaves: a border lies where one ends, at or before the share wanted.
+    borders = {int(falling[int(share * len(octave))]) + 1 for share in LAYER_SHARES}
+    real = {least for least in borders if 1 < least <= falling[0]}
+    return dataclasses.replace(layout, least_octaves=(*sorted(real, reverse=True), 1))
 
 
 def image_frame(size: Size, leaf: int, depth: int) -> Frame:

@@ -8,34 +8,33 @@ from collections.abc import Iterable
 from smartsplat_large.codec.container import sealed_bytes
 from smartsplat_large.codec.directory import Directory
 from smartsplat_large.codec.entropy import Tally
-from smartsplat_large.codec.layout import WIDE
 from smartsplat_large.codec.models import models_to_bytes, stream_bits
-from smartsplat_large.codec.payload import code_block
+from smartsplat_large.codec.payload import Scope, code_block
 from smartsplat_large.codec.quantize import Symbols
 
 ATTRIBUTES = {
     "positions": ("count", "split", "place"),
-    "scales": ("mean", "aspect"),
+    "scales": ("octave", "mean", "aspect"),
     "rotations": ("turn",),
     "colors": ("luma", "chroma1", "chroma2", "alpha"),
 }
 """The streams that hold each attribute."""
 
 
-def byte_ledger(directory: Directory, blocks: Iterable[tuple[int, Symbols]], size_bytes: int) -> dict[str, int]:
+def byte_ledger(directory: Directory, payloads: Iterable[tuple[Scope, Symbols]], size_bytes: int) -> dict[str, int]:
     """Bytes per purpose, with ``size_bytes`` as their sum: see :meth:`SplatFile.ledger`."""
-    head, wide = directory.head, directory.entries[WIDE].length
+    head = directory.head
+    seals = sum(sealed_bytes(length) - length for length in head.wide_bytes)
     payload = sum(entry.length for entry in directory.entries)
     fixed = {
         "models": len(models_to_bytes(head.models, head.channels)),
-        "index": sealed_bytes(head.index_bytes) + sealed_bytes(wide) - wide,
+        "index": sealed_bytes(head.index_bytes) + seals,
         "metadata": sealed_bytes(head.metadata_bytes),
         "icc": sealed_bytes(head.icc_bytes),
     }
     tally = Tally()
-    for number, symbols in blocks:
-        frame = head.layout.frame(number)
-        code_block(tally, frame, head.layout.leaf, head.channels, symbols, len(symbols))
+    for scope, symbols in payloads:
+        code_block(tally, scope, symbols, len(symbols))
     header = size_bytes - payload - sum(fixed.values())
     return {"header": header} | fixed | _shares(payload, stream_bits(head.models, tally))
 

@@ -36,7 +36,7 @@ _START = Kernel(centre=0, width=16, shape=1)
 def kernel_streams(channels: int) -> tuple[str, ...]:
     """Streams with a kernel of their own, in the order of the file; ``chroma2`` shares that of ``chroma1``."""
     colors = [name for name in component_streams(channels) if name != "chroma2"]
-    return ("count", *colors, "mean", "aspect")
+    return ("count", "octave", *colors, "mean", "aspect")
 
 
 def fit_models(tally: Tally, channels: int, start: Models | None = None) -> Models:

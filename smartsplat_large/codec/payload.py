@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from smartsplat_large.codec.entropy import MAX_CONTEXT, Coder
-from smartsplat_large.codec.quantize import MAX_AMPLITUDE, Strength, Symbols, octave, place_levels, turn_levels
+from smartsplat_large.codec.quantize import MAX_AMPLITUDE, MAX_OCTAVE, Symbols, bit_length, place_levels, turn_levels
 
 Ints = Int64[np.ndarray, "n"]
 COUNT_CELLS_LIMIT = 1 << 22
@@ -35,29 +35,44 @@ class Frame:
         return 0 < cells <= COUNT_CELLS_LIMIT and cells.bit_length() + 2 * self.depth <= KEY_BITS
 
 
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a payload holds: Gaussians of one block, of one layer."""
+
+    frame: Frame
+    leaf: int
+    channels: int
+    layer: int = 0
+    """Layers come strongest first; each has contexts of its own for how many Gaussians there are, and how strong."""
+    least_octave: int = 1
+
+
 class CorruptPayloadError(Exception):
     """The symbols of a block contradict each other; only a forged file gets here past its checksum."""
 
 
-def code_block(coder: Coder, frame: Frame, leaf: int, channels: int, symbols: Symbols | None, limit: int) -> Symbols:
+def code_block(coder: Coder, scope: Scope, symbols: Symbols | None, limit: int) -> Symbols:
     """Run the grammar; ``symbols`` are those to encode, in the order of :func:`sort_in_frame`, or None to decode.
 
     Raises
     ------
     CorruptPayloadError
-        More than ``limit`` Gaussians are announced.
+        More than ``limit`` Gaussians are announced, or a symbol is out of its range.
     """
-    cell = _code_cells(coder, frame, symbols.cell if symbols else None, limit)
-    color = _code_color(coder, len(cell), channels, symbols.color if symbols else None)
-    strength = Strength.of(color)
-    context = np.minimum(strength.octave, MAX_CONTEXT)
+    cell = _code_cells(coder, scope, symbols.cell if symbols else None, limit)
+    least, layer = scope.least_octave, np.full(len(cell), scope.layer, np.int64)
+    octave = least + coder.tokens("octave", layer, symbols.octave - least if symbols else None)
+    if octave.max(initial=0) > MAX_OCTAVE:
+        raise CorruptPayloadError("an octave out of range")
+    context = np.minimum(octave, MAX_CONTEXT)
     mean = coder.tokens("mean", context, symbols.mean if symbols else None)
     aspect = coder.tokens("aspect", context, symbols.aspect if symbols else None)
-    turns = turn_levels(strength, aspect)
+    turns = turn_levels(octave, aspect)
     turn = coder.uniform("turn", turns, symbols.turn if symbols else None)
-    levels = place_levels(strength, mean, aspect, turn, turns, leaf)
+    levels = place_levels(octave, mean, aspect, turn, turns, scope.leaf)
     place = coder.uniform("place", levels.ravel(), symbols.place.ravel() if symbols else None)
-    return Symbols(cell, color, mean, aspect, turn, place.reshape(-1, 2))
+    color = _code_color(coder, context, scope.channels, symbols.color if symbols else None)
+    return Symbols(cell, octave, mean, aspect, turn, place.reshape(-1, 2), color)
 
 
 def sort_in_frame(symbols: Symbols, frame: Frame) -> Symbols:
@@ -85,13 +100,14 @@ def _key_cell(key: Ints, frame: Frame) -> Int64[np.ndarray, "n 2"]:
 
 
 def _code_cells(
-    coder: Coder, frame: Frame, cell: Int64[np.ndarray, "n 2"] | None, limit: int
+    coder: Coder, scope: Scope, cell: Int64[np.ndarray, "n 2"] | None, limit: int
 ) -> Int64[np.ndarray, "n 2"]:
     """Counts per coarse cell, then how they part at each halving down to the leaf cells: no order is spent on."""
+    frame = scope.frame
     key = None if cell is None else _cell_key(cell, frame)
     cells, levels = frame.columns * frame.rows, 2 * frame.depth
     known = None if key is None else np.bincount(key >> levels, minlength=cells)
-    totals = coder.tokens("count", np.zeros(cells, np.int64), known)
+    totals = coder.tokens("count", np.full(cells, scope.layer, np.int64), known)
     if int(totals.sum()) > limit:
         raise CorruptPayloadError(f"{int(totals.sum())} Gaussians announced, {limit} possible")
     node = np.flatnonzero(totals)
@@ -110,17 +126,16 @@ def _first_counts(sorted_key: Ints, node: Ints) -> Ints:
 
 
 def _code_color(
-    coder: Coder, count: int, channels: int, color: Int64[np.ndarray, "n c"] | None
+    coder: Coder, octave: Ints, channels: int, color: Int64[np.ndarray, "n c"] | None
 ) -> Int64[np.ndarray, "n c"]:
-    """Luma, then the other components in the context of its magnitude."""
-    found = np.empty((count, channels), np.int64)
-    context = np.zeros(count, np.int64)
+    """Component by component, in the context of the octave; the second chroma in that of the first one's magnitude."""
+    found = np.empty((len(octave), channels), np.int64)
     for index, stream in enumerate(component_streams(channels)):
+        # A number that is 0 in most of a context and large in some is best told apart by its sibling.
+        context = np.minimum(bit_length(np.abs(found[:, 1])), MAX_CONTEXT) if stream == "chroma2" else octave
         found[:, index] = coder.tokens(stream, context, None if color is None else color[:, index])
         if np.abs(found[:, index]).max(initial=0) > MAX_AMPLITUDE:
             raise CorruptPayloadError("a colour out of range")
-        if index == 0:
-            context = np.minimum(octave(np.abs(found[:, 0])), MAX_CONTEXT)
     return found
 
 

@@ -2,36 +2,40 @@
 
 Everything follows from one step, the *amplitude step* d. What is quantised is not the colour ``c`` but the amplitude
 ``a = c sqrt(sx sy)``: the energy of a Gaussian is ``pi a^2``, so a uniform step in ``a`` spreads the squared error
-evenly over Gaussians of every size. With ``k = a / d`` and ``K = |k|`` over all channels, equal error per attribute
-asks for
+evenly over Gaussians of every size. With ``K = |a| / d`` over all channels, equal error per attribute asks for
 
     log-scale steps of sqrt(2) / K,   rotation steps of 2 / (K (r - 1/r)) with r = sx/sy,
     position steps of sqrt(2) / (K sqrt(w)) with w the diagonal of the inverse covariance,
 
-that is, faint or round Gaussians spend few bits on their shape and place. A decoder knows K before it reads the shape,
-and the shape before it reads the place. The number of levels of each attribute must come out the same on every machine:
-it is computed from decoded integers with IEEE additions, multiplications, divisions and square roots only, never libm.
+that is, faint or round Gaussians spend few bits on their shape and place. K comes as a symbol of its own, the *octave*,
+so that the geometry stands before the colours do: colours can be solved and rounded against the geometry as it will be
+decoded, and are better predicted for knowing their magnitude. The number of levels of each attribute must come out the
+same on every machine: it is computed from decoded integers with IEEE additions, multiplications, divisions and square
+roots only, never libm.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from smartsplat_large.array_types import Xy
 from smartsplat_large.gaussians import Gaussians
 
 MEAN_STEP = 1.5
-"""Step of the mean log-scale at K = 1 (nats); it halves with every octave of K."""
+"""Step of the mean log-scale (nats), times ``2**octave``."""
 ASPECT_STEP = 3.0
-"""Step of the log aspect ratio ``ln(sx/sy)`` at K = 1; it halves with every octave of K."""
-TURN_DENSITY = 1.5
-"""Rotation levels per ``K (r - 1/r)``."""
-PLACE_DENSITY = 0.7
-"""Position levels per ``K sqrt(w)`` and pixel."""
+"""Step of the log aspect ratio ``ln(sx/sy)``, times ``2**octave``."""
+TURN_DENSITY = 1.0
+"""Rotation levels per ``2**octave (r - 1/r)``."""
+PLACE_DENSITY = 0.5
+"""Position levels per ``2**octave sqrt(w)`` and pixel."""
 STEPS_PER_OCTAVE = 64
 """Resolution of the amplitude step, and so of the fineness."""
 UNIT_STEP = 0.01
@@ -67,19 +71,26 @@ class Symbols:
 
     cell: Int64[np.ndarray, "n 2"]
     """Leaf cell ``(x, y)`` of the centre, in cells of side ``2**leaf`` pixels from the image's corner."""
-    color: Int64[np.ndarray, "n c"]
+    octave: IntColumn
+    """1 to MAX_OCTAVE: the amplitude is about ``2**(octave - 1/2)`` steps. Decides how finely the geometry is coded."""
     mean: IntColumn
     aspect: IntColumn
     turn: IntColumn
     place: Int64[np.ndarray, "n 2"]
+    color: Int64[np.ndarray, "n c"]
 
     def __len__(self) -> int:
         return len(self.mean)
 
     def take(self, index: Int64[np.ndarray, m]) -> Self:
         """The rows at ``index``."""
-        columns = (self.cell, self.color, self.mean, self.aspect, self.turn, self.place)
-        return type(self)(*(column[index] for column in columns))
+        return type(self)(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All parts in order; ``parts`` must not be empty."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 def amplitude_step(index: int) -> float:
@@ -97,52 +108,39 @@ def index_to_fineness(index: int, spacing: float) -> float:
     return UNIT_STEP * spacing / amplitude_step(index)
 
 
-def octave(values: IntColumn) -> IntColumn:
-    """Bit length: 0 for 0, else ``1 + floor(log2(value))``; exact below 2**53."""
+def bit_length(values: IntColumn) -> IntColumn:
+    """0 for 0, else ``1 + floor(log2(value))``; exact below 2**53."""
     return np.frexp(values.astype(np.float64))[1].astype(np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class Strength:
-    """K of each Gaussian, from its colour: what the fineness of its shape and place follows from."""
-
-    value: FloatColumn
-    """K, at least 1."""
-    octave: IntColumn
-    """1 to MAX_OCTAVE: ``2**(octave - 1) <= K < 2**octave``."""
-
-    @classmethod
-    def of(cls, color: Int64[np.ndarray, "n c"]) -> Self:
-        energy = np.maximum(np.einsum("nc,nc->n", color, color), 1)
-        return cls(np.sqrt(energy.astype(np.float64)), np.minimum((octave(energy) + 1) >> 1, MAX_OCTAVE))
-
-    def log_mean(self, mean: IntColumn) -> FloatColumn:
-        """``ln(sx sy) / 2`` that ``mean`` stands for."""
-        return np.asarray(np.clip(np.ldexp(mean * MEAN_STEP, -self.octave), -MAX_LOG_SCALE, MAX_LOG_SCALE))
-
-    def log_aspect(self, aspect: IntColumn) -> FloatColumn:
-        """``ln(sx / sy)`` that ``aspect`` stands for."""
-        return np.asarray(np.minimum(np.ldexp(aspect * ASPECT_STEP, -self.octave), MAX_LOG_SCALE))
+def log_mean_scale(octave: IntColumn, mean: IntColumn) -> FloatColumn:
+    """``ln(sx sy) / 2`` that ``mean`` stands for."""
+    return np.asarray(np.clip(np.ldexp(mean * MEAN_STEP, -octave), -MAX_LOG_SCALE, MAX_LOG_SCALE))
 
 
-def turn_levels(strength: Strength, aspect: IntColumn) -> IntColumn:
+def log_aspect_ratio(octave: IntColumn, aspect: IntColumn) -> FloatColumn:
+    """``ln(sx / sy)`` that ``aspect`` stands for."""
+    return np.asarray(np.minimum(np.ldexp(aspect * ASPECT_STEP, -octave), MAX_LOG_SCALE))
+
+
+def turn_levels(octave: IntColumn, aspect: IntColumn) -> IntColumn:
     """Number of rotations: 1 for a circle, otherwise even, so that both image axes are among them."""
-    ratio = _rough_exp(strength.log_aspect(aspect))
-    wanted = strength.value * (ratio - 1.0 / ratio) * TURN_DENSITY
+    ratio = _rough_exp(log_aspect_ratio(octave, aspect))
+    wanted = np.ldexp((ratio - 1.0 / ratio) * TURN_DENSITY, octave)
     return np.where(wanted < 1.0, 1, 2 * np.floor(np.minimum(wanted, MAX_TURNS) * 0.5 + 0.5).astype(np.int64))
 
 
 def place_levels(
-    strength: Strength, mean: IntColumn, aspect: IntColumn, turn: IntColumn, turns: IntColumn, leaf: int
+    octave: IntColumn, mean: IntColumn, aspect: IntColumn, turn: IntColumn, turns: IntColumn, leaf: int
 ) -> Int64[np.ndarray, "n 2"]:
     """Number of positions per axis in a leaf cell of side ``2**leaf`` pixels; ``turns`` as by :func:`turn_levels`."""
-    log_mean, log_aspect = strength.log_mean(mean), strength.log_aspect(aspect)
+    log_mean, log_aspect = log_mean_scale(octave, mean), log_aspect_ratio(octave, aspect)
     long, short = _rough_exp(-2.0 * log_mean - log_aspect), _rough_exp(log_aspect - 2.0 * log_mean)
     part = turn / turns
     along = 4.0 * part * (1.0 - part)  # close to the squared cosine of the rotation, without calling for a cosine
     levels = np.empty((len(mean), 2), np.int64)
     for axis, inverse in enumerate((along * long + (1.0 - along) * short, (1.0 - along) * long + along * short)):
-        density = np.ldexp(strength.value * np.sqrt(inverse) * PLACE_DENSITY, leaf)
+        density = np.ldexp(np.sqrt(inverse) * PLACE_DENSITY, leaf + octave)
         levels[:, axis] = np.minimum(density, MAX_PLACES - 1)
     return levels + 1
 
@@ -153,27 +151,36 @@ def quantize(gaussians: Gaussians, step: float, leaf: int) -> Symbols:
     amplitude = gaussians.color.astype(np.float64) @ color_transform(gaussians.channels).T
     amplitude *= np.sqrt(long * short)[:, None] / step
     color = np.rint(np.clip(amplitude, -MAX_AMPLITUDE, MAX_AMPLITUDE)).astype(np.int64)
+    # Of the rounded colour: what is decoded then quantises to itself.
+    octave = np.clip((bit_length(np.einsum("nc,nc->n", color, color)) + 1) >> 1, 1, MAX_OCTAVE)
     log_long, log_short = np.log(long), np.log(short)
-    strength = Strength.of(color)
-    mean = np.rint(np.ldexp((log_long + log_short) / (2 * MEAN_STEP), strength.octave)).astype(np.int64)
-    aspect = np.rint(np.ldexp((log_long - log_short) / ASPECT_STEP, strength.octave)).astype(np.int64)
-    turns = turn_levels(strength, aspect)
-    turn = np.rint((rotation / np.pi + 0.5) * turns).astype(np.int64) % turns
-    scaled = np.ldexp(gaussians.xy, -leaf)
+    mean = np.rint(np.ldexp((log_long + log_short) / (2 * MEAN_STEP), octave)).astype(np.int64)
+    aspect = np.rint(np.ldexp((log_long - log_short) / ASPECT_STEP, octave)).astype(np.int64)
+    return placed(octave, mean, aspect, rotation / np.pi + 0.5, gaussians.xy, leaf, color)
+
+
+def placed(
+    octave: IntColumn, mean: IntColumn, aspect: IntColumn, turned: FloatColumn, xy: Xy, leaf: int,
+    color: Int64[np.ndarray, "n c"],
+) -> Symbols:  # fmt: skip
+    """Symbols with the nearest turn and place; ``turned`` is the rotation in half turns, plus a half."""
+    turns = turn_levels(octave, aspect)
+    turn = np.rint(turned * turns).astype(np.int64) % turns
+    scaled = np.ldexp(xy, -leaf)
     cell = np.floor(scaled)
-    levels = place_levels(strength, mean, aspect, turn, turns, leaf)
+    levels = place_levels(octave, mean, aspect, turn, turns, leaf)
     place = np.minimum(((scaled - cell) * levels).astype(np.int64), levels - 1)
-    return Symbols(cell.astype(np.int64), color, mean, aspect, turn, place)
+    return Symbols(cell.astype(np.int64), octave, mean, aspect, turn, place, color)
 
 
 def dequantize(symbols: Symbols, step: float, leaf: int) -> Gaussians:
     """Gaussians in the middle of the symbols' cells, ``sx >= sy``, rotation in [-pi/2, pi/2)."""
-    color, strength = symbols.color, Strength.of(symbols.color)
-    log_mean, log_aspect = strength.log_mean(symbols.mean), strength.log_aspect(symbols.aspect)
+    octave, color = symbols.octave, symbols.color
+    log_mean, log_aspect = log_mean_scale(octave, symbols.mean), log_aspect_ratio(octave, symbols.aspect)
     log_scale = np.stack([log_mean + 0.5 * log_aspect, log_mean - 0.5 * log_aspect], axis=1)
-    turns = turn_levels(strength, symbols.aspect)
+    turns = turn_levels(octave, symbols.aspect)
     rotation = np.where(turns > 1, symbols.turn / turns - 0.5, 0.0) * np.pi
-    levels = place_levels(strength, symbols.mean, symbols.aspect, symbols.turn, turns, leaf)
+    levels = place_levels(octave, symbols.mean, symbols.aspect, symbols.turn, turns, leaf)
     xy = np.ldexp(symbols.cell + (symbols.place + 0.5) / levels, leaf)
     linear = (color * (step * np.exp(-log_mean))[:, None]) @ color_transform(color.shape[1])
     return Gaussians(xy, np.exp(log_scale).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))

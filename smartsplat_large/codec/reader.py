@@ -16,7 +16,7 @@ from smartsplat_large.codec.directory import Entry, read_directory
 from smartsplat_large.codec.entropy import Decoder, Tables
 from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.ledger import byte_ledger
-from smartsplat_large.codec.payload import CorruptPayloadError, code_block
+from smartsplat_large.codec.payload import CorruptPayloadError, Scope, code_block
 from smartsplat_large.codec.quantize import Symbols, amplitude_step, dequantize, index_to_fineness
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
@@ -31,7 +31,7 @@ class Damage:
     """A part of a file that is not as it was written."""
 
     part: str
-    """``block 7``, ``metadata``, ``colour profile`` or ``end``."""
+    """``block 7``, or ``block 7 layer 1`` in a file of several, ``metadata``, ``colour profile`` or ``end``."""
     window: Window | None
     """The pixels that suffer; None where none do."""
     offset: int
@@ -59,7 +59,7 @@ class SplatFile:
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians
         self._lock = threading.Lock()
-        self._cache: OrderedDict[int, Gaussians] = OrderedDict()
+        self._cache: OrderedDict[Entry, Gaussians] = OrderedDict()
         self._file = ByteFile(self.path)
         try:
             self._directory = read_directory(self._file)
@@ -94,7 +94,7 @@ class SplatFile:
 
     @property
     def index(self) -> tuple[Entry, ...]:
-        """Where every block lies, the wide one first."""
+        """Where every payload lies: layer by layer, in each the wide block first."""
         return self._directory.entries
 
     @property
@@ -110,8 +110,8 @@ class SplatFile:
     def gaussians(self, window: Window | None = None, *, margin: int = 0, on_damage: OnDamage = "raise") -> Gaussians:
         """Every Gaussian that may show within ``margin`` pixels of ``window`` (level 0; default the whole image).
 
-        Reads and decodes only the blocks that come into question, and returns all their Gaussians: the wide block
-        first, then the grid's row by row, so that any two windows agree in the order of what they share.
+        Reads and decodes only the blocks that come into question, and returns all their Gaussians: layer by layer, the
+        wide block first, then the grid's row by row, so that any two windows agree in the order of what they share.
 
         Parameters
         ----------
@@ -124,13 +124,16 @@ class SplatFile:
             A block is damaged; the message names its number, pixels and offset.
         """
         reach = (window or self.header.size.window).expanded(margin)
-        found = [self._block(number, on_damage) for number in self.layout.touching(reach)]
+        blocks, touched = self.layout.blocks, self.layout.touching(reach)
+        entries = [self.index[layer * blocks + number] for layer in range(self.layout.layers) for number in touched]
+        found = [self._block(entry, on_damage) for entry in entries]
         parts = [part for part in found if part is not None]
         return Gaussians.concatenate(parts) if parts else Gaussians.empty(self.header.channels)
 
     def block_bytes(self) -> list[int]:
-        """Payload bytes of every block, the wide one first."""
-        return [entry.length for entry in self.index]
+        """Payload bytes of every block, the wide one first; all layers together."""
+        blocks = self.layout.blocks
+        return [sum(entry.length for entry in self.index[number::blocks]) for number in range(blocks)]
 
     def verify(self) -> list[Damage]:
         """Read the whole file and list every damaged part, in the order of the file."""
@@ -154,11 +157,14 @@ class SplatFile:
         """
         return byte_ledger(self._directory, self._all_symbols(), self.size_bytes)
 
-    def _all_symbols(self) -> Iterator[tuple[int, Symbols]]:
+    def _all_symbols(self) -> Iterator[tuple[Scope, Symbols]]:
         for entry in self.index:
             symbols = self._symbols(entry, "raise")
             if symbols is not None:
-                yield entry.number, symbols
+                yield self._scope(entry), symbols
+
+    def _scope(self, entry: Entry) -> Scope:
+        return self.layout.scope(entry.number, entry.layer, self.header.channels)
 
     def _read_header(self) -> SplatHeader:
         head, offset = self._directory.head, self._directory.extras_offset
@@ -216,7 +222,8 @@ class SplatFile:
         return None
 
     def _damaged(self, entry: Entry, reason: str, on_damage: OnDamage) -> None:
-        damage = Damage(f"block {entry.number}", entry.window, entry.offset, entry.length, reason)
+        part = f"block {entry.number}" + (f" layer {entry.layer}" if self.layout.layers > 1 else "")
+        damage = Damage(part, entry.window, entry.offset, entry.length, reason)
         self._note(damage)
         if on_damage == "raise":
             raise self._file.error(str(damage), "fetch the file again; decode --skip-damage leaves the block out")
@@ -226,29 +233,27 @@ class SplatFile:
         raw = self._payload(entry, on_damage)
         if not raw:
             return None
-        layout, channels, limit = self.layout, self.header.channels, self.header.count
         try:
-            decoder = Decoder(self._tables, raw)
-            return code_block(decoder, layout.frame(entry.number), layout.leaf, channels, None, limit)
+            return code_block(Decoder(self._tables, raw), self._scope(entry), None, self.header.count)
         except (CorruptPayloadError, AssertionError, ValueError) as error:
             self._damaged(entry, f"its symbols make no sense ({error})", on_damage)
             return None
 
-    def _block(self, number: int, on_damage: OnDamage) -> Gaussians | None:
+    def _block(self, entry: Entry, on_damage: OnDamage) -> Gaussians | None:
         with self._lock:
-            if number in self._cache:
-                self._cache.move_to_end(number)
-                return self._cache[number]
-        symbols = self._symbols(self.index[number], on_damage)
+            if entry in self._cache:
+                self._cache.move_to_end(entry)
+                return self._cache[entry]
+        symbols = self._symbols(entry, on_damage)
         if symbols is None:
             return None
         decoded = dequantize(symbols, amplitude_step(self._directory.head.step_index), self.layout.leaf)
-        self._remember(number, decoded)
+        self._remember(entry, decoded)
         return decoded
 
-    def _remember(self, number: int, decoded: Gaussians) -> None:
+    def _remember(self, entry: Entry, decoded: Gaussians) -> None:
         with self._lock:
-            self._cache[number] = decoded
+            self._cache[entry] = decoded
             held = sum(map(len, self._cache.values()))
             while held > self._limit and self._cache:
                 held -= len(self._cache.popitem(last=False)[1])

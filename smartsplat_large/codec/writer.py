@@ -18,11 +18,10 @@ from smartsplat_large.codec.container import (
     sealed,
 )
 from smartsplat_large.codec.entropy import Encoder, Models, Tables, Tally
-from smartsplat_large.codec.layout import WIDE, Layout, plan_layout, wide_frame
+from smartsplat_large.codec.layout import WIDE, Layout, plan_layout, wide_frame, with_layers
 from smartsplat_large.codec.models import fit_models
 from smartsplat_large.codec.payload import code_block, sort_in_frame
 from smartsplat_large.codec.quantize import (
-    BoolColumn,
     FloatColumn,
     Symbols,
     amplitude_step,
@@ -36,8 +35,6 @@ from smartsplat_large.lattice import Size
 
 CHUNK = 1 << 18
 """Gaussians quantised at a time while they are assigned to blocks."""
-KEPT_SYMBOLS = 1 << 20
-"""Up to so many Gaussians, their symbols are kept between counting and coding; beyond, they are computed twice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +108,8 @@ def encode(
     require_encodable(gaussians, bits)
     visible = visible_index(gaussians, size)
     spacing = mean_spacing(size, len(visible))
-    result = pack(gaussians.take(visible), size, bits, fineness_to_index(fineness, spacing), extras)
+    step_index = fineness_to_index(fineness, spacing)
+    result = pack(*quantized(gaussians.take(visible), size, step_index), bits, step_index, extras)
     return replace(result, kept=visible[result.kept])
 
 
@@ -142,114 +140,118 @@ def visible_index(gaussians: Gaussians, size: Size) -> Index:
     return np.flatnonzero(visible) if visible.any() else np.zeros(1, np.int64)
 
 
+def quantized(
+    gaussians: Gaussians, size: Size, step_index: int, layout: Layout | None = None
+) -> tuple[Symbols, Layout]:
+    """Symbols for one amplitude step, and the layout whose cells they count in: ``layout`` where one is given."""
+    layout = layout or plan_layout(size, len(gaussians))
+    step = amplitude_step(step_index)
+    parts = [quantize(gaussians.take(at), step, layout.leaf) for at in _chunks(len(gaussians))]
+    return Symbols.concatenate(parts), layout
+
+
 def pack(
-    gaussians: Gaussians,
-    size: Size,
+    symbols: Symbols,
+    layout: Layout,
     bits: int,
     step_index: int,
     extras: Extras,
     *,
-    layout: Layout | None = None,
     start: Models | None = None,
 ) -> Encoded:
-    """The file for one amplitude step. ``layout`` as for a larger batch, where this one is a sample of it."""
-    layout = layout or plan_layout(size, len(gaussians))
-    step = amplitude_step(step_index)
-    kept, number = _assign(gaussians, layout, step)
-    order = kept[np.argsort(number, kind="stable")]
-    borders = np.searchsorted(np.sort(number), np.arange(layout.blocks + 1))
-    wide = gaussians.take(order[: borders[1]])
-    layout = replace(layout, wide=wide_frame(layout, np.floor(np.ldexp(wide.xy, -layout.leaf)).astype(np.int64)))
-    blocks = _Blocks(gaussians, layout, step, order, borders)
-    tally = Tally()
-    for number_, symbols in blocks:
-        code_block(tally, layout.frame(number_), layout.leaf, gaussians.channels, symbols, len(order))
-    models = fit_models(tally, gaussians.channels, start)
-    payloads = _encode_blocks(blocks, models, layout, gaussians.channels)
-    spacing = mean_spacing(size, len(order))
+    """The file of ``symbols``; those whose colour rounds to nothing are left out. ``start`` as for :func:`fit_models`."""
+    channels = symbols.color.shape[1]
+    kept = _seen(symbols)
+    symbols = symbols.take(kept)
+    layout = with_layers(layout, symbols.octave)
+    number = _assign(symbols, layout, amplitude_step(step_index))
+    wide = symbols.cell[number == WIDE]
+    layout = replace(layout, wide=wide_frame(layout, wide))
+    payloads = _sort(symbols, layout, number)
+    tally = tally_of(payloads, layout, channels)
+    models = fit_models(tally, channels, start)
+    encoded = _encode(payloads, models, layout, channels)
     return Encoded(
-        parts=_assemble(gaussians.channels, bits, len(order), step_index, layout, models, payloads, extras),
-        fineness=index_to_fineness(step_index, spacing),
-        kept=np.sort(order),
+        parts=_assemble(channels, bits, len(symbols), step_index, layout, models, encoded, extras),
+        fineness=index_to_fineness(step_index, mean_spacing(layout.size, len(symbols))),
+        kept=kept,
         step_index=step_index,
         models=models,
     )
 
 
-def _encode_blocks(blocks: _Blocks, models: Models, layout: Layout, channels: int) -> list[bytes]:
+Payloads = dict[tuple[int, int], Symbols]
+"""Symbols by layer and block, in the order in which they are coded."""
+
+
+def _sort(symbols: Symbols, layout: Layout, number: Index) -> Payloads:
+    """Symbols by payload; those that hold nothing are not listed."""
+    key = layout.layer_of(symbols.octave) * layout.blocks + number
+    order = np.argsort(key, kind="stable")
+    keys, starts = np.unique(key[order], return_index=True)
+    found: Payloads = {}
+    for one, low, high in zip(keys.tolist(), starts, [*starts[1:], len(order)], strict=True):
+        layer, block = divmod(one, layout.blocks)
+        found[layer, block] = sort_in_frame(symbols.take(order[low:high]), layout.frame(block))
+    return found
+
+
+def tally_of(payloads: Payloads, layout: Layout, channels: int) -> Tally:
+    """What coding takes, counted."""
+    tally = Tally()
+    for (layer, block), symbols in payloads.items():
+        code_block(tally, layout.scope(block, layer, channels), symbols, len(symbols))
+    return tally
+
+
+def _encode(payloads: Payloads, models: Models, layout: Layout, channels: int) -> list[list[bytes]]:
+    """Bytes by layer and block."""
     tables = Tables(models)
-    payloads = [b""] * layout.blocks
-    for number, symbols in blocks:
+    encoded = [[b""] * layout.blocks for _ in range(layout.layers)]
+    for (layer, block), symbols in payloads.items():
         coder = Encoder(tables)
-        code_block(coder, layout.frame(number), layout.leaf, channels, symbols, len(symbols))
+        code_block(coder, layout.scope(block, layer, channels), symbols, len(symbols))
         # Zeros at its end need no bytes, but a block of Gaussians must not pass for an empty one.
-        payloads[number] = coder.finish() or b"\0"
-    return payloads
+        encoded[layer][block] = coder.finish() or b"\0"
+    return encoded
 
 
 def _assemble(
-    channels: int, bits: int, count: int, step_index: int, layout: Layout, models: Models, payloads: list[bytes],
+    channels: int, bits: int, count: int, step_index: int, layout: Layout, models: Models, payloads: list[list[bytes]],
     extras: Extras,
 ) -> list[bytes]:  # fmt: skip
     metadata = metadata_to_bytes(extras.metadata)
-    index = index_to_bytes(payloads[1:]) if layout.grid else b""
+    index = index_to_bytes([payload for layer in payloads for payload in layer[1:]]) if layout.grid else b""
     head = Head(
         channels=channels, bits=bits, count=count, step_index=step_index, layout=layout, models=models,
-        wide_bytes=len(payloads[WIDE]), index_bytes=len(index), icc_bytes=len(extras.icc_profile or b""),
-        metadata_bytes=len(metadata), pixels_per_cm=extras.pixels_per_cm,
+        wide_bytes=tuple(len(layer[WIDE]) for layer in payloads), index_bytes=len(index),
+        icc_bytes=len(extras.icc_profile or b""), metadata_bytes=len(metadata), pixels_per_cm=extras.pixels_per_cm,
     )  # fmt: skip
-    front = [
-        head_to_bytes(head),
-        sealed(index),
-        sealed(extras.icc_profile or b""),
-        sealed(metadata),
-        sealed(payloads[WIDE]),
-    ]
-    return [part for part in front + payloads[1:] if part]
+    front = [head_to_bytes(head), sealed(index), sealed(extras.icc_profile or b""), sealed(metadata)]
+    blocks = [part for layer in payloads for part in (sealed(layer[WIDE]), *layer[1:])]
+    return [part for part in front + blocks if part]
 
 
-def _chunks(count: int) -> Iterator[slice]:
-    return (slice(at, at + CHUNK) for at in range(0, count, CHUNK))
+def _chunks(count: int) -> Iterator[Index]:
+    return (np.arange(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
 
 
-def _assign(gaussians: Gaussians, layout: Layout, step: float) -> tuple[Index, Index]:
-    """The Gaussians that do not round to nothing (at least the strongest), and the block of each."""
-    seen: list[BoolColumn] = []
-    numbers: list[Index] = []
-    for at in _chunks(len(gaussians)):
-        part = gaussians.take(np.arange(len(gaussians))[at])
-        symbols = quantize(part, step, layout.leaf)
-        decoded = dequantize(symbols, step, layout.leaf)
-        seen.append(np.asarray(symbols.color.any(axis=1)))
-        # The reach as it will be decoded, not as given: a window must not miss what rounding let grow.
-        numbers.append(layout.assign(part.xy, half_extent(decoded.scale, decoded.rotation).max(axis=1)))
-    kept = np.flatnonzero(np.concatenate(seen))
-    if not len(kept):
-        kept = np.array([int(np.argmax(importance_of(gaussians)))])
-    return kept, np.concatenate(numbers)[kept]
+def _seen(symbols: Symbols) -> Index:
+    """The Gaussians that do not round to nothing; the first where all do."""
+    kept = np.flatnonzero(symbols.color.any(axis=1))
+    return kept if len(kept) else np.array([int(np.argmax(symbols.octave))])
+
+
+def _assign(symbols: Symbols, layout: Layout, step: float) -> Index:
+    """The block of each Gaussian, by its place and reach as decoded: a window must not miss what rounding let grow."""
+    numbers = []
+    for at in _chunks(len(symbols)):
+        decoded = dequantize(symbols.take(at), step, layout.leaf)
+        numbers.append(layout.assign(decoded.xy, half_extent(decoded.scale, decoded.rotation).max(axis=1)))
+    return np.concatenate(numbers)
 
 
 def importance_of(gaussians: Gaussians) -> FloatColumn:
     """Energy of each Gaussian, up to a factor: squared colour times area."""
     squared = np.square(gaussians.color, dtype=np.float64).sum(axis=1)
     return np.asarray(squared * gaussians.scale.astype(np.float64).prod(axis=1))
-
-
-class _Blocks:
-    """The blocks that hold Gaussians, as ``(number, symbols)``, as often as one iterates."""
-
-    def __init__(self, gaussians: Gaussians, layout: Layout, step: float, order: Index, borders: Index) -> None:
-        self._gaussians, self._layout, self._step = gaussians, layout, step
-        self._order, self._borders = order, borders
-        self._kept: list[tuple[int, Symbols]] | None = None
-
-    def __iter__(self) -> Iterator[tuple[int, Symbols]]:
-        if self._kept is None and len(self._order) <= KEPT_SYMBOLS:
-            self._kept = list(self._quantized())
-        return iter(self._kept) if self._kept is not None else self._quantized()
-
-    def _quantized(self) -> Iterator[tuple[int, Symbols]]:
-        for number in np.flatnonzero(np.diff(self._borders)).tolist():
-            part = self._gaussians.take(self._order[self._borders[number] : self._borders[number + 1]])
-            symbols = quantize(part, self._step, self._layout.leaf)
-            yield number, sort_in_frame(symbols, self._layout.frame(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import math
 from pathlib import Path
@@ -9,15 +10,20 @@ from typing import Any
 
 from smartsplat_large import sampling
 from smartsplat_large.codec import Encoded, encode, encode_to_budget
+from smartsplat_large.codec.budget import affordable
+from smartsplat_large.codec.writer import Extras
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
-from smartsplat_large.source import ImageMeta
+from smartsplat_large.render.base import BlockRenderer
+from smartsplat_large.source import ImageMeta, ImageSource
+from smartsplat_large.streaming.finish import finish_within
+from smartsplat_large.streaming.workers import Workers
 
 SMALLEST_RATIO = 2.0
 
-BYTES_PER_GAUSSIAN = {1: 3.2, 2: 3.7, 3: 4.2, 4: 4.7}
+BYTES_PER_GAUSSIAN = {1: 3.0, 2: 3.5, 3: 3.9, 4: 4.4}
 """What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
 steps are then chosen so that the file fills its budget, so an estimate is enough."""
 
@@ -38,43 +44,58 @@ def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None
     """
     if config.gaussians is not None:
         return config.gaussians, None
-    assert config.ratio is not None
-    if config.ratio < SMALLEST_RATIO:
+    assert config.ratio is not None or config.bytes is not None
+    ratio = meta.raw_bytes / config.bytes if config.bytes is not None else config.ratio or 0.0
+    if ratio < SMALLEST_RATIO:
         raise UsageError(
-            f"{meta.name}: ratio {config.ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
+            f"{meta.name}: ratio {ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
             hint="for less compression than that, a lossless format is the better choice",
         )
-    limit = math.floor(meta.raw_bytes / config.ratio)
+    limit = config.bytes if config.bytes is not None else math.floor(meta.raw_bytes / ratio)
     if limit < SMALLEST_FILE:
         largest = math.floor(meta.raw_bytes / SMALLEST_FILE)
         raise UsageError(
-            f"{meta.name}: ratio {config.ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
+            f"{meta.name}: ratio {ratio:g} leaves {limit} bytes of {meta.raw_bytes}, not enough for one Gaussian",
             hint=f"--ratio {largest} or lower" if largest >= SMALLEST_RATIO
             else "so small a picture cannot shrink; --gaussians N fits it all the same",
         )  # fmt: skip
     if config.preset == "paper":
-        return sampling.budget(meta.size, config.ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
+        return sampling.budget(meta.size, ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
     count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
     return max(count, 1), limit
 
 
 def encode_within(
-    gaussians: Gaussians, meta: ImageMeta, config: FitConfig, limit: int | None, progress: Progress
-) -> Encoded:
+    gaussians: Gaussians, source: ImageSource, renderer: BlockRenderer, config: FitConfig, limit: int | None,
+    workers: Workers, progress: Progress,
+) -> Encoded:  # fmt: skip
     """The file of a fit: at most ``limit`` bytes, or as fine as is of use where there is none."""
-    about: dict[str, Any] = dict(
-        size=meta.size, bits=8 * meta.dtype.itemsize, metadata=_provenance(meta, config),
-        icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm,
-    )  # fmt: skip
+    meta = source.meta
+    extras = extras_of(meta, config)
+    bits = 8 * meta.dtype.itemsize
+    about: dict[str, Any] = dict(size=meta.size, bits=bits) | {
+        field.name: getattr(extras, field.name) for field in dataclasses.fields(extras)
+    }
     if limit is None:
         return encode(gaussians, fineness=FREE_FINENESS, **about)
-    encoded = encode_to_budget(gaussians, budget_bytes=limit, **about)
-    lost = len(gaussians) - len(encoded.kept)
+    plain = encode_to_budget(gaussians, budget_bytes=limit, **about)
+    affordable_extras, _ = affordable(extras, limit)
+    encoded = finish_within(
+        plain, gaussians, limit, bits, affordable_extras, source, renderer, workers, progress
+    )  # fmt: skip
+    lost = len(gaussians) - len(plain.kept)
     if lost > len(gaussians) // 50:
         progress.note(f"{lost} of {len(gaussians)} Gaussians were left out to keep to {limit} bytes")
     if encoded.dropped_extras:
         progress.note(f"to keep to {limit} bytes, left out: {', '.join(encoded.dropped_extras)}")
     return encoded
+
+
+def extras_of(meta: ImageMeta, config: FitConfig) -> Extras:
+    """What a file carries beside the Gaussians."""
+    return Extras(
+        metadata=_provenance(meta, config), icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm
+    )  # fmt: skip
 
 
 def _provenance(meta: ImageMeta, config: FitConfig) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Window
 
-UNSET = dict(preset_name=None, file=None, ratio=None, gaussians=None, steps=None, seed=None)
+UNSET = dict(preset_name=None, file=None, steps=None, seed=None)
+TARGETS = ("ratio", "bytes", "gaussians")
 
 
 def config_of(**given: object) -> FitConfig:
-    return fit_config(**{**UNSET, **given})  # type: ignore[arg-type]
+    targets = {name: given.pop(name, None) for name in TARGETS}
+    return fit_config(**{**UNSET, **given}, targets=targets)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -54,6 +56,13 @@ def test_a_ratio_replaces_the_number_that_the_file_gives(tmp_path: Path) -> None
 def test_ratio_and_number_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="--ratio and --gaussians exclude each other"):
         config_of(ratio=5.0, gaussians=5)
+    with pytest.raises(UsageError, match="--ratio and --bytes exclude each other"):
+        config_of(ratio=5.0, bytes=500)
+
+
+def test_a_number_of_bytes_replaces_the_ratio() -> None:
+    config = config_of(bytes=5000)
+    assert (config.bytes, config.ratio, config.gaussians) == (5000, None, None)
 
 
 def test_a_file_may_not_name_an_unknown_preset(tmp_path: Path) -> None:

@@ -58,7 +58,10 @@ def test_damage_stays_in_its_block(tmp_path, raw):
     flipped = bytearray(raw)
     flipped[victim.offset + 50] ^= 4
     file = SplatFile(written(tmp_path, bytes(flipped)))
-    with pytest.raises(SplatFileError, match=f"block {victim.number} .pixels {victim.window}. at byte {victim.offset}"):
+    with pytest.raises(
+        SplatFileError,
+        match=f"block {victim.number} layer {victim.layer} .pixels {victim.window}. at byte {victim.offset}",
+    ):
         file.gaussians(victim.window)
     rest = file.gaussians(on_damage="skip")
     assert [damage.window for damage in file.damage] == [victim.window]
@@ -87,9 +90,9 @@ def test_damaged_extras_do_not_hinder_the_picture(tmp_path, raw):
         (b"", "is empty"),
         (b"SS", "cut short at byte 2"),
         (b"II*\0" + b"\0" * 60, "is no .ssplat file"),
-        (MAGIC + b"\x07" + b"\0" * 60, "is of format version 7; this program reads version 1"),
-        (MAGIC + b"\x01" + b"\xff" * 60, "header is damaged"),
-        (sealed(MAGIC + b"\x01" + varint(3) + b"\xff\xff\xff"), "header is damaged"),
+        (MAGIC + b"\x07" + b"\0" * 60, "is of format version 7; this program reads version 2"),
+        (MAGIC + b"\x02" + b"\xff" * 60, "header is damaged"),
+        (sealed(MAGIC + b"\x02" + varint(3) + b"\xff\xff\xff"), "header is damaged"),
     ],
 )
 def test_what_is_no_file_of_ours(tmp_path, content, words):
@@ -108,7 +111,7 @@ def test_missing_files_and_folders(tmp_path):
 def forged(**changes: object) -> bytes:
     layout = Layout(Size(100, 100), 3, 0, Frame(0, 0, 2, 2, 3))
     head = {
-        "channels": 3, "bits": 8, "count": 5, "step_index": 0, "layout": layout, "wide_bytes": 4, "index_bytes": 0,
+        "channels": 3, "bits": 8, "count": 5, "step_index": 0, "layout": layout, "wide_bytes": (4,), "index_bytes": 0,
         "models": Models({name: Kernel() for name in kernel_streams(3)}),
     }  # fmt: skip
     return head_to_bytes(Head(**(head | changes))) + sealed(b"\x12\x34\x56\x78")
@@ -119,7 +122,10 @@ def forged(**changes: object) -> bytes:
     [
         ({"count": 1 << 32}, "announces 4294967296 Gaussians"),
         ({"layout": Layout(Size(1 << 30, 1 << 30), 3, 8, Frame(0, 0, 2, 2, 27)), "index_bytes": 5}, "cut short"),
-        ({"layout": Layout(Size(1 << 30, 1 << 30), 3, 8, Frame(0, 0, 2, 2, 27)), "index_bytes": 2}, "blocks cannot be"),
+        (
+            {"layout": Layout(Size(1 << 30, 1 << 30), 3, 8, Frame(0, 0, 2, 2, 27)), "index_bytes": 2},
+            "payloads cannot be",
+        ),
         ({"layout": Layout(Size(100, 100), 3, 0, Frame(0, 0, 1 << 20, 1 << 20, 3))}, "a block of"),
         ({"layout": Layout(Size(1 << 30, 1 << 30), 3, 31, Frame(0, 0, 2, 2, 27)), "index_bytes": 2}, "a block of"),
     ],

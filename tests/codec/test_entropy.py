@@ -94,7 +94,7 @@ def test_models_survive_their_bytes(channels):
     assert len(models_to_bytes(Models(kernels), 3 if channels > 2 else channels)) <= 13
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff" * 30, b"\0" * 11 + b"\xff\xff", b"\0" * 10])
+@pytest.mark.parametrize("raw", [b"", b"\xff" * 30, b"\0" * 13 + b"\xff\xff", b"\0" * 12])
 def test_bytes_that_are_no_models_are_refused(raw):
     with pytest.raises(ValueError, match=r"models|histogram"):
         models_from_bytes(raw, 3)

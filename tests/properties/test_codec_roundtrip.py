@@ -11,7 +11,7 @@ from smartsplat_large.codec import SplatFile, encode
 from smartsplat_large.codec.entropy import Decoder, Encoder, Tables, Tally
 from smartsplat_large.codec.layout import plan_layout, wide_frame
 from smartsplat_large.codec.models import fit_models, models_from_bytes, models_to_bytes
-from smartsplat_large.codec.payload import code_block, sort_in_frame
+from smartsplat_large.codec.payload import Scope, code_block, sort_in_frame
 from smartsplat_large.codec.quantize import quantize
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
@@ -43,14 +43,15 @@ def test_symbols_come_back_equal(made: tuple[Gaussians, Size], step: float) -> N
     symbols = quantize(gaussians, step, layout.leaf)
     frame = wide_frame(layout, symbols.cell)
     symbols = sort_in_frame(symbols, frame)
+    scope = Scope(frame, layout.leaf, channels)
     tally = Tally()
-    code_block(tally, frame, layout.leaf, channels, symbols, len(symbols))
+    code_block(tally, scope, symbols, len(symbols))
     models = fit_models(tally, channels)
     encoder = Encoder(Tables(models))
-    code_block(encoder, frame, layout.leaf, channels, symbols, len(symbols))
+    code_block(encoder, scope, symbols, len(symbols))
     again = models_from_bytes(models_to_bytes(models, channels), channels)
-    found = code_block(Decoder(Tables(again), encoder.finish()), frame, layout.leaf, channels, None, len(symbols))
-    for name in ("cell", "color", "mean", "aspect", "turn", "place"):
+    found = code_block(Decoder(Tables(again), encoder.finish()), scope, None, len(symbols))
+    for name in ("cell", "octave", "mean", "aspect", "turn", "place", "color"):
         np.testing.assert_array_equal(getattr(found, name), getattr(symbols, name))
 
 

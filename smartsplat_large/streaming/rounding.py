@@ -1,0 +1,217 @@
+"""One pass over the integers of a file: each Gaussian takes the symbols that serve the image best, block by block."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from smartsplat_large.array_types import Index, Xy
+from smartsplat_large.codec.entropy import MAX_CONTEXT, STREAMS, Models, tokenize
+from smartsplat_large.codec.layout import Layout, inside
+from smartsplat_large.codec.payload import component_streams
+from smartsplat_large.codec.quantize import (
+    ASPECT_STEP,
+    MAX_OCTAVE,
+    MEAN_STEP,
+    FloatColumn,
+    IntColumn,
+    Symbols,
+    color_transform,
+    dequantize,
+    log_aspect_ratio,
+    log_mean_scale,
+    place_levels,
+    placed,
+    turn_levels,
+)
+from smartsplat_large.fitting.block import Members, members
+from smartsplat_large.fitting.rounding import round_gaussians
+from smartsplat_large.gaussians import Gaussians, half_extent
+from smartsplat_large.lattice import BlockGrid
+from smartsplat_large.pixels import to_planes
+from smartsplat_large.render.base import BlockRenderer, Projection
+from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.workers import Workers
+
+_BLOCK_SPACINGS = 32
+"""Side of a block in mean spacings of the Gaussians."""
+_SIDES = (128, 512)
+_GROWTH = 1.5
+_LARGEST_TABLED = 127
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """What the tasks of a pass share; it travels to the workers."""
+
+    source: ImageSource
+    renderer: BlockRenderer
+    projection: Projection
+    """The Gaussians as they would be decoded now."""
+    symbols: Symbols
+    layout: Layout
+    members: Members
+    grid: BlockGrid
+    home: Index
+    """Block of each Gaussian; -1 for those that reach further than a halo, whose symbols stay."""
+    step: float
+    models: Models
+    bits: FloatColumn
+    price: float
+    shapes: bool
+    """Whether the geometry is up for change, too."""
+
+
+def round_block(rounding: Rounding, index: int) -> tuple[Index, Symbols]:
+    """The task of one block: new symbols of the Gaussians whose home it is."""
+    block, leaf = rounding.grid[index], rounding.layout.leaf
+    ids = rounding.members.of(index)
+    own = ids[rounding.home[ids] == index]
+    symbols = rounding.symbols.take(own)
+    if not len(own):
+        return own, symbols
+    target = to_planes(rounding.source.read(block.outer, 0))
+    # Straight through the clamp, as the fit's loss does: overshoot where the image is saturated is no error.
+    target -= rounding.renderer.render(rounding.projection.take(ids), block.outer).clip(0, 1)
+    channels = len(target)
+    residual = np.ascontiguousarray(np.tensordot(color_transform(channels).astype(np.float32), target, 1))
+    tried = variants(symbols, rounding.layout) if rounding.shapes else [symbols]
+    every = Symbols.concatenate(tried)
+    shape = dequantize(every, rounding.step, leaf)
+    split = (len(tried), len(own))
+    gain = rounding.step * np.exp(-log_mean_scale(every.octave, every.mean))
+    color, chosen = symbols.color.copy(), np.zeros(len(own), np.int64)
+    round_gaussians(
+        shape.xy.reshape(*split, 2), shape.scale.reshape(*split, 2), shape.rotation.reshape(split), gain.reshape(split),
+        np.minimum(every.octave, MAX_CONTEXT).reshape(split),
+        geometry_bits(every, rounding.layout, rounding.models).reshape(split), color, chosen, residual,
+        np.array([block.outer.x, block.outer.y], np.float64), rounding.bits, rounding.price,
+    )  # fmt: skip
+    return own, dataclasses.replace(every.take(chosen * len(own) + np.arange(len(own))), color=color)
+
+
+def round_jointly(
+    source: ImageSource, renderer: BlockRenderer, symbols: Symbols, layout: Layout, step: float, models: Models, price: float,
+    workers: Workers, *, shapes: bool,
+) -> Symbols:  # fmt: skip
+    """``symbols`` that fit the image better, or as well in fewer bits: one pass over all blocks.
+
+    ``price`` is the squared error that a bit is worth, in units of the energy of one amplitude step. Blocks are visited
+    in four rounds, none beside another of its round: the Gaussians of a round do not overlap across blocks, so the order
+    of blocks, and the number of workers, do not matter.
+    """
+    symbols = symbols.take(np.arange(len(symbols)))
+    shape = dequantize(symbols, step, layout.leaf)
+    grid = _grid(layout, len(symbols))
+    home = _home(shape, grid)
+    bits = color_bits(models, shape.channels)
+    price *= math.pi * step * step
+    for group in range(4):
+        projection = renderer.project(shape, 1.0)
+        found = members(projection, grid)
+        shared = Rounding(
+            source, renderer, projection, symbols, layout, found, grid, home, step, models, bits, price, shapes
+        )
+        # All of a round before any of it is put in place: its tasks share what came before it.
+        rounded = list(workers.map(round_block, shared, _group(grid, group), short=grid.block < _SIDES[1]))
+        symbols, shape = symbols.take(np.arange(len(home))), shape.take(np.arange(len(home)))
+        for ids, part in rounded:
+            _put(symbols, ids, part)
+            _put(shape, ids, dequantize(part, step, layout.leaf))
+    return symbols
+
+
+def _put(batch: Symbols | Gaussians, at: Index, part: Symbols | Gaussians) -> None:
+    for field in dataclasses.fields(batch):
+        getattr(batch, field.name)[at] = getattr(part, field.name)
+
+
+def variants(symbols: Symbols, layout: Layout) -> list[Symbols]:
+    """``symbols``, then with each number of their geometry one lower, and one higher, the rest of it kept in place."""
+    octave, mean, aspect, leaf = symbols.octave, symbols.mean, symbols.aspect, layout.leaf
+    turns = turn_levels(octave, aspect)
+    levels = place_levels(octave, mean, aspect, symbols.turn, turns, leaf)
+    turned = np.where(turns > 1, symbols.turn / turns, 0.5)
+    xy = np.ldexp(symbols.cell + (symbols.place + 0.5) / levels, leaf)
+    size = (layout.size.width - 1e-6, layout.size.height - 1e-6)
+
+    def at(octave: IntColumn, mean: IntColumn, aspect: IntColumn, turned: FloatColumn, xy: Xy) -> Symbols:
+        return placed(octave, mean, aspect, turned, xy, leaf, symbols.color)
+
+    found = [symbols]
+    for sign in (-1, 1):
+        found.append(at(octave, mean + sign, aspect, turned, xy))
+        found.append(at(octave, mean, np.maximum(aspect + sign, 0), turned, xy))
+        found.append(at(octave, mean, aspect, turned + sign / np.maximum(turns, 2), xy))
+        for axis in (0, 1):
+            moved = xy.copy()
+            moved[:, axis] += sign * np.ldexp(1.0, leaf) / levels[:, axis]
+            # A centre that lay in the image stays there: outside, it would cost the wide block its plain frame.
+            moved = np.where(inside(xy, layout.size)[:, None], np.clip(moved, 0, size), moved)
+            found.append(at(octave, mean, aspect, turned, moved))
+        other = np.clip(octave + sign, 1, MAX_OCTAVE)
+        log_mean, log_aspect = log_mean_scale(octave, mean), log_aspect_ratio(octave, aspect)
+        found.append(at(
+            other, np.rint(np.ldexp(log_mean / MEAN_STEP, other)).astype(np.int64),
+            np.rint(np.ldexp(log_aspect / ASPECT_STEP, other)).astype(np.int64), turned, xy,
+        ))  # fmt: skip
+    return found
+
+
+def _grid(layout: Layout, count: int) -> BlockGrid:
+    spacing = math.sqrt(layout.size.pixels / count)
+    side = min(max(1 << round(math.log2(_BLOCK_SPACINGS * spacing)), _SIDES[0]), _SIDES[1])
+    return BlockGrid(layout.size, side, side // 2)
+
+
+def _group(grid: BlockGrid, group: int) -> list[int]:
+    """The blocks whose row and column have the parities that ``group`` says."""
+    return [i for i in range(len(grid)) if 2 * (i // grid.columns % 2) + i % grid.columns % 2 == group]
+
+
+def _home(shape: Gaussians, grid: BlockGrid) -> Index:
+    # A pass may let a Gaussian grow by a step or two.
+    reach = _GROWTH * half_extent(shape.scale, shape.rotation).max(axis=1)
+    limit = np.array([grid.size.width - 1, grid.size.height - 1])
+    nearest = np.clip(np.floor(shape.xy), 0, limit)
+    outside = np.abs(shape.xy - nearest).max(axis=1) - 1
+    column, row = (nearest // grid.block).astype(np.int64).T
+    return np.where(reach + np.maximum(outside, 0) < grid.halo - 1, row * grid.columns + column, -1)
+
+
+def geometry_bits(symbols: Symbols, layout: Layout, models: Models) -> FloatColumn:
+    """About what each Gaussian costs beside its colour."""
+    context = np.minimum(symbols.octave, MAX_CONTEXT)
+    bits = np.full(len(symbols), 2.5)  # which cell it is in: the order of a set is free
+    for stream, values, contexts in (
+        ("octave", symbols.octave - 1, 0 * context), ("mean", symbols.mean, context), ("aspect", symbols.aspect, context),
+    ):  # fmt: skip
+        bits += value_bits(models, stream, contexts, values)
+    turns = turn_levels(symbols.octave, symbols.aspect)
+    levels = place_levels(symbols.octave, symbols.mean, symbols.aspect, symbols.turn, turns, layout.leaf)
+    return np.asarray(bits + np.log2(turns) + np.log2(levels).sum(axis=1))
+
+
+def value_bits(models: Models, stream: str, contexts: IntColumn, values: IntColumn) -> FloatColumn:
+    """What the model of a stream charges for each value in its context."""
+    tokens, _, sizes = tokenize(values, STREAMS[stream].signed)
+    bits: FloatColumn = np.log2(sizes)
+    for context in np.unique(contexts).tolist():
+        at = contexts == context
+        first, weights = models.table((stream, context))
+        table = -np.log2(np.maximum(weights / weights.sum(), 2.0**-16))
+        bits[at] += table[np.clip(tokens[at] - first, 0, len(table) - 1)]
+    return bits
+
+
+def color_bits(models: Models, channels: int) -> FloatColumn:
+    """Cost of every small value, by component and context; see :func:`~smartsplat_large.fitting.rounding.round_gaussians`."""
+    values = np.arange(-_LARGEST_TABLED, _LARGEST_TABLED + 1)
+    table: FloatColumn = np.array([
+        [value_bits(models, stream, np.full(len(values), context), values) for context in range(MAX_CONTEXT + 1)]
+        for stream in component_streams(channels)
+    ])  # fmt: skip
+    return table

@@ -1,0 +1,247 @@
+"""A decoder written from docs/format.md alone: numpy and constriction, nothing of the package."""
+
+from __future__ import annotations
+
+import binascii
+import math
+import struct
+import zlib
+from collections import namedtuple
+from typing import Any
+
+import constriction
+import numpy as np
+
+STREAMS = ["count", "octave", "luma", "chroma1", "chroma2", "alpha", "mean", "aspect"]
+UNSIGNED = {"count", "octave", "aspect"}
+GROWTH = {"count": 0.0, "octave": 0.0, "chroma1": 0.5, "chroma2": 0.5}
+SPLITS = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
+ROOTS = [1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096,
+         1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424]  # fmt: skip
+COLORS = {1: ["luma"], 2: ["luma", "alpha"], 3: ["luma", "chroma1", "chroma2"],
+          4: ["luma", "chroma1", "chroma2", "alpha"]}  # fmt: skip
+SIZES = [1] * 16 + [1 << (bits - 3) for bits in range(5, 41) for _ in range(4)]
+FIRSTS = [*range(16), *((4 + part) << (bits - 3) for bits in range(5, 41) for part in range(4))]
+
+
+class Bytes:
+    def __init__(self, raw: bytes) -> None:
+        self.raw, self.at = raw, 0
+
+    def take(self, n: int) -> bytes:
+        self.at += n
+        assert self.at <= len(self.raw)
+        return self.raw[self.at - n : self.at]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value, shift = 0, 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def signed(self) -> int:
+        value = self.varint()
+        return -(value + 1) // 2 if value % 2 else value // 2
+
+    def sealed(self, n: int) -> bytes:
+        data = self.take(n)
+        if n:
+            assert self.take(len(seal(data))) == seal(data)
+        return data
+
+
+def seal(data: bytes) -> bytes:
+    if len(data) < 1024:
+        return struct.pack("<H", binascii.crc_hqx(data, 0xFFFF))
+    return struct.pack("<I", zlib.crc32(data))
+
+
+def power8(n: int) -> float:
+    return math.ldexp(ROOTS[n % 8], n // 8)
+
+
+File = namedtuple("File", "symbols xy scale rotation color")  # rows of symbols: cell, o, mean, aspect, turn, place, k
+
+
+def token_model(models: dict[str, Any], stream: str, context: int) -> tuple[int, np.ndarray]:
+    key = (STREAMS.index(stream), context)
+    if key in models["histograms"]:
+        first, levels = models["histograms"][key]
+        return first, np.array([power8(2 * n) if n else 0.0 for n in levels])
+    raw = models["kernels"]["chroma1" if stream == "chroma2" else stream]
+    c, h, g = raw[0] - 256 if raw[0] > 127 else raw[0], raw[1] >> 2, raw[1] & 3
+    grown = power8(round(8 * GROWTH.get(stream, 1.0) * context))
+    centre = math.copysign(power8(abs(c) - 41), c) * grown if c else 0.0
+    width = max(power8(4 * (h - 8)) * grown, 0.25)
+    z = np.array(SIZES, float)
+    x = np.array(FIRSTS, float) + (z - 1) / 2
+    if stream not in UNSIGNED:
+        x, z = np.concatenate([-x[:0:-1], x]), np.concatenate([z[:0:-1], z])
+    offset = ((abs(x) if stream == "luma" else x) - centre) / width
+    bell = 1.0 / (1.0 + offset * offset)
+    for _ in range(g):
+        bell = bell * bell
+    return 0, z * bell
+
+
+def split_model(total: int, shape: float) -> np.ndarray:
+    k = np.arange(total // 2, 0, -1, dtype=float)
+    ratio = k * (total - k + shape) / ((total - k + 1.0) * (k - 1.0 + shape))
+    falling = np.cumprod(np.concatenate([[1.0], ratio]))
+    return np.concatenate([falling[::-1], falling[1 - total % 2 :]])
+
+
+class Payload:
+    def __init__(self, raw: bytes, models: dict[str, Any]) -> None:
+        words = np.frombuffer(raw + bytes(-len(raw) % 4), ">u4").astype(np.uint32)
+        self.coder, self.models = constriction.stream.queue.RangeDecoder(words), models
+
+    def draw(self, weights: np.ndarray, n: int) -> np.ndarray:
+        return self.coder.decode(constriction.stream.model.Categorical(weights, perfect=False), n).astype(np.int64)
+
+    def uniform(self, sizes: list[int]) -> list[int]:
+        model = constriction.stream.model.Uniform()
+        return [int(self.coder.decode(model, np.array([n], np.int32))[0]) if n > 1 else 0 for n in sizes]
+
+    def tokens(self, stream: str, contexts: np.ndarray) -> np.ndarray:
+        token = np.zeros(len(contexts), np.int64)
+        for context in sorted(set(contexts.tolist())):
+            at = np.flatnonzero(contexts == context)
+            first, weights = token_model(self.models, stream, context)
+            token[at] = first + (self.draw(weights, len(at)) if len(weights) > 1 else 0)
+        if stream not in UNSIGNED:
+            token -= 159
+        sizes = [SIZES[abs(t)] for t in token.tolist()]
+        low = self.uniform([min(n, 1 << 16) for n in sizes])
+        high = self.uniform([max(n >> 16, 1) for n in sizes])
+        magnitude = [FIRSTS[abs(t)] + a + (b << 16) for t, a, b in zip(token.tolist(), low, high, strict=True)]
+        return np.array([-m if t < 0 else m for t, m in zip(token.tolist(), magnitude, strict=True)], np.int64)
+
+    def split(self, totals: np.ndarray) -> np.ndarray:
+        found = np.zeros(len(totals), np.int64)
+        for total in sorted(set(totals.tolist())):
+            at = np.flatnonzero(totals == total)
+            found[at] = self.draw(split_model(total, SPLITS[self.models["split"]]), len(at))
+        return found
+
+
+def rough_exp(x: np.ndarray) -> np.ndarray:
+    y = x * 1.4426950408889634
+    floor = np.floor(y)
+    return np.ldexp(1.0 + (y - floor), floor.astype(np.int32))
+
+
+def cells_of(payload: Payload, frame: tuple[int, ...], layer: int) -> np.ndarray:
+    x0, y0, columns, rows, depth = frame
+    totals = payload.tokens("count", np.full(columns * rows, layer))
+    boxes = [(i // columns, i % columns) for i in np.flatnonzero(totals)]
+    totals = totals[totals > 0]
+    for level in range(2 * depth):
+        first = payload.split(totals)
+        down, right = 1 - level % 2, level % 2
+        halves = [((r << down) + i * down, (c << right) + i * right) for r, c in boxes for i in (0, 1)]
+        both = np.stack([first, totals - first], axis=1).ravel()
+        boxes, totals = [half for half, n in zip(halves, both, strict=True) if n], both[both > 0]
+    rows_ = [(x0 + c, y0 + r) for (r, c), n in zip(boxes, totals.tolist(), strict=True) for _ in range(n)]
+    return np.array(rows_, np.int64).reshape(-1, 2)
+
+
+def block(
+    raw: bytes, models: dict[str, Any], frame: tuple[int, ...], leaf: int, channels: int, layer: int, least: int
+) -> tuple[np.ndarray, ...]:
+    payload = Payload(raw, models)
+    cell = cells_of(payload, frame, layer)
+    o = least + payload.tokens("octave", np.full(len(cell), layer))
+    context = np.minimum(o, 15)
+    mean, aspect = payload.tokens("mean", context), payload.tokens("aspect", context)
+    log_mean = np.clip(np.ldexp(mean * 1.5, -o), -40, 40)
+    log_aspect = np.minimum(np.ldexp(aspect * 3.0, -o), 40)
+    r = rough_exp(log_aspect)
+    w = np.ldexp(r - 1.0 / r, o)
+    turns = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) * 0.5 + 0.5).astype(np.int64))
+    turn = np.array(payload.uniform(turns.tolist()), np.int64)
+    long, short = rough_exp(-2.0 * log_mean - log_aspect), rough_exp(log_aspect - 2.0 * log_mean)
+    f = turn / turns
+    a = 4.0 * f * (1.0 - f)
+    inverse = np.stack([a * long + (1.0 - a) * short, (1.0 - a) * long + a * short], axis=1)
+    density = np.ldexp(np.sqrt(inverse) * 0.5, (leaf + o)[:, None])
+    levels = 1 + np.minimum(density, (1 << 22) - 1).astype(np.int64)
+    place = np.array(payload.uniform(levels.ravel().tolist()), np.int64).reshape(-1, 2)
+    color = np.zeros((len(cell), channels), np.int64)
+    for i, stream in enumerate(COLORS[channels]):
+        by = np.array([min(abs(k).bit_length(), 15) for k in color[:, min(1, i)].tolist()], np.int64)
+        color[:, i] = payload.tokens(stream, by if stream == "chroma2" else context)
+    xy = np.ldexp(cell + (place + 0.5) / levels, leaf)
+    rotation = np.where(turns > 1, f - 0.5, 0.0) * np.pi
+    logs = np.stack([log_mean + 0.5 * log_aspect, log_mean - 0.5 * log_aspect], axis=1)
+    symbols = np.column_stack([cell, o, mean, aspect, turn, place, color])
+    return symbols, xy, logs, rotation, color, log_mean
+
+
+def read(raw: bytes) -> File:
+    at = Bytes(raw)
+    assert at.take(5) == b"SSPL\x02"
+    length = at.varint()
+    start = at.at
+    at = Bytes(raw)
+    head = Bytes(at.sealed(start + length)[start:])
+    flags, width, height, _, step_index = head.byte(), head.varint(), head.varint(), head.varint(), head.signed()
+    channels, layers = (flags & 3) + 1, (flags >> 6) + 1
+    leaf, depth = head.byte() - 6, head.byte()
+    side = math.ldexp(1.0, leaf + depth)
+    wide = (0, 0, math.ceil(width / side), math.ceil(height / side), depth)
+    if flags & 16:
+        wide = (head.signed(), head.signed(), head.varint(), head.varint(), depth)
+    least = [*head.take(layers - 1), 1]
+    wide_lengths = [head.varint() for _ in range(layers)]
+    b, index_length = (head.byte(), head.varint()) if flags & 8 else (0, 0)
+    sections = head.byte() if flags & 32 else 0
+    head.take(8 if sections & 1 else 0)
+    extras = [head.varint() if sections & bit else 0 for bit in (2, 4)]
+    models = read_models(head, channels)
+    index = Bytes(at.sealed(index_length))
+    for n in extras:
+        at.sealed(n)
+    columns, rows = (-(-width >> b), -(-height >> b)) if b else (0, 0)
+    lengths = [index.varint() for _ in range(layers * columns * rows)]
+    seals = [index.take(2 if n < 1024 else 4) if n else b"" for n in lengths]
+    parts = []
+    for layer in range(layers):
+        todo = [(at.sealed(wide_lengths[layer]), wide)]
+        for i in range(columns * rows):
+            n = layer * columns * rows + i
+            data = at.take(lengths[n])
+            assert not data or seal(data) == seals[n]
+            x, y = i % columns << b, i // columns << b
+            cells = [
+                math.ceil(min(1 << b, whole - from_) / math.ldexp(8.0, leaf))
+                for whole, from_ in ((width, x), (height, y))
+            ]
+            todo.append((data, (math.floor(math.ldexp(x, -leaf)), math.floor(math.ldexp(y, -leaf)), *cells, 3)))
+        parts += [block(data, models, frame, leaf, channels, layer, least[layer]) for data, frame in todo if data]
+    symbols, xy, logs, rotation, color, log_mean = (np.concatenate(column) for column in zip(*parts, strict=True))
+    transform = np.eye(channels)
+    if channels > 2:
+        a, h, s = math.sqrt(1 / 3), math.sqrt(1 / 2), math.sqrt(1 / 6)
+        transform[:3, :3] = [[a, a, a], [h, 0, -h], [s, -2 * s, s]]
+    step = math.ldexp(2.0 ** (step_index % 64 / 64), step_index // 64)
+    linear = (color * (step * np.exp(-log_mean))[:, None]) @ transform
+    return File(symbols, xy, np.exp(logs).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))
+
+
+def read_models(head: Bytes, channels: int) -> dict[str, Any]:
+    names = ["count", "octave", *(n for n in COLORS[channels] if n != "chroma2"), "mean", "aspect"]
+    models: dict[str, Any] = {"split": head.byte(), "kernels": {n: head.take(2) for n in names}, "histograms": {}}
+    rest = head.take(len(head.raw) - head.at)
+    found = Bytes(zlib.decompress(rest, -15) if rest else b"")
+    while found.at < len(found.raw):
+        key = found.byte()
+        first, count = struct.unpack(">2H", found.take(4))
+        models["histograms"][key >> 4, key & 15] = (first, found.take(count))
+    return models
