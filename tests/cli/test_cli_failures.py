@@ -65,7 +65,7 @@ def test_debugging_adds_the_traceback(capsys: pytest.CaptureFixture[str], monkey
         (["fot"], "No such command 'fot'"),
         (["fit"], "Missing argument 'IMAGE'"),
         (["fit", "x.png", "--nope"], "No such option '--nope'"),
-        (["fit", "x.png", "--preset", "best"], "'best' is not one of 'paper', 'balanced', 'fast'"),
+        (["fit", "x.png", "--preset", "superb"], "'superb' is not one of 'paper', 'balanced', 'fast', 'best'"),
         (["fit", "x.png", "--device", "cuda"], "'cuda' is not one of 'auto', 'cpu'"),
         (["fit", "x.png", "--workers", "0"], "0 is not in the range x>=1"),
         (["fit", "x.png", "--ratio", "much"], "'much' is not a valid float"),

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from smartsplat_large.array_types import Planes
+from smartsplat_large.array_types import Moments
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.lattice import Size, Window
+from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Silent
-from smartsplat_large.render.base import Gradients, Renderer
+from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ArraySource
@@ -39,7 +39,7 @@ def fit(
     *,
     block: int | None = None,
     workers: int = 1,
-    renderer: Renderer | None = None,
+    renderer: BlockRenderer | None = None,
 ) -> Best:
     meta = source.meta
     count = config.gaussians or 100
@@ -116,24 +116,19 @@ def test_a_last_coarse_step_that_is_lost_is_taken_back() -> None:
     assert best.loss <= 1.05 * start.loss
 
 
-@dataclasses.dataclass
-class Failing:
+class Failing(CpuRenderer):
     """A renderer whose gradients are spoilt once, at a given call."""
 
-    at: int
-    spoilt: float
-    calls: int = 0
+    def __init__(self, at: int, spoilt: float) -> None:
+        self.at, self.spoilt, self.calls = at, spoilt, 0
 
-    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
-        return CpuRenderer().forward(gaussians, window, pitch)
-
-    def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
-        gradients = CpuRenderer().backward(gaussians, window, d_planes, pitch)
+    def gradients(
+        self, gaussians: Gaussians, projection: Projection, moments: Moments, pitch: float, rows: slice, out: Gradients
+    ) -> None:
         self.calls += 1
         if self.calls == self.at:
-            gradients.color[:] = self.spoilt
-            gradients.xy[:] = self.spoilt
-        return gradients
+            moments[:] = self.spoilt
+        super().gradients(gaussians, projection, moments, pitch, rows, out)
 
 
 @pytest.mark.parametrize("spoilt", [np.nan, np.inf])
