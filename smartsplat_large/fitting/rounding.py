@@ -11,18 +11,18 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, uintp
 
+from smartsplat_large import simd
 from smartsplat_large.gaussians import CUTOFF
+from smartsplat_large.render.strips import exp2
 
-_FLOOR = math.exp(-CUTOFF)
-_PEAK = 1 / (1 - _FLOOR)
+_FLOOR = np.float32(math.exp(-CUTOFF))
+_PEAK = np.float32(1 / (1 - math.exp(-CUTOFF)))
+_LOG2_E = math.log2(math.e)
 
 
-_MATH = {"reassoc", "contract", "nsz"}
-
-
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy")
 def round_gaussians(
     xy: Any, scale: Any, rotation: Any, gain: Any, octave: Any, fixed_bits: Any, color: Any, chosen: Any, residual: Any,
     origin: Any, bits: Any, price: float,
@@ -44,7 +44,8 @@ def round_gaussians(
     chosen
         ``(n,)``: the variant taken.
     residual
-        Target less all Gaussians as they are now, float32 ``(c, h, w)``, in the coded components.
+        Target less all Gaussians as they are now, float32 ``(c, h, w + 8)``, in the coded components. The last eight
+        columns only make room for vectors that reach past the edge.
     origin
         ``x, y`` of the first pixel of ``residual``.
     bits
@@ -52,20 +53,17 @@ def round_gaussians(
     price
         Squared error that a bit is worth.
     """
-    channels, height, width = residual.shape
-    patch = np.empty(height * width, np.float32)
-    first, last = np.empty(height, np.int64), np.empty(height, np.int64)
+    channels = residual.shape[0]
+    size = (residual.shape[1], residual.shape[2] - simd.LANES)
     product, trial, best = np.empty(channels), np.empty(channels, np.int64), np.empty(channels, np.int64)
     for i in range(len(color)):
-        rows = _draw(residual, patch, first, last, xy[0, i], scale[0, i], rotation[0, i], origin)
-        _add(residual, patch, first, last, rows, color[i], gain[0, i])
+        _add(residual, size, _shape(xy[0, i], scale[0, i], rotation[0, i], origin, size[0]), color[i], gain[0, i])
         # What shows nothing has no shape to improve.
         variants = len(xy) if np.any(color[i]) else 1
         lowest, taken = np.inf, 0
         for v in range(variants):
-            if v > 0:
-                rows = _draw(residual, patch, first, last, xy[v, i], scale[v, i], rotation[v, i], origin)
-            energy = _correlate(residual, patch, first, last, rows, product)
+            shape = _shape(xy[v, i], scale[v, i], rotation[v, i], origin, size[0])
+            energy = _correlate(residual, size, shape, product)
             if energy <= 0:
                 continue
             for ch in range(channels):
@@ -78,17 +76,13 @@ def round_gaussians(
         if lowest < np.inf:
             color[i] = best
         chosen[i] = taken
-        if taken != variants - 1:
-            rows = _draw(residual, patch, first, last, xy[taken, i], scale[taken, i], rotation[taken, i], origin)
-        _add(residual, patch, first, last, rows, color[i], -gain[taken, i])
+        shape = _shape(xy[taken, i], scale[taken, i], rotation[taken, i], origin, size[0])
+        _add(residual, size, shape, color[i], -gain[taken, i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def _draw(
-    residual: Any, patch: Any, first: Any, last: Any, xy: Any, scale: Any, rotation: float, origin: Any
-) -> Any:  # fmt: skip
-    """Fill ``patch`` with the kernel, row after row from column ``first`` to ``last``; returns its first and last row."""
-    _, height, width = residual.shape
+@njit(inline="always", error_model="numpy")
+def _shape(xy: Any, scale: Any, rotation: float, origin: Any, height: int) -> Any:
+    """Centre, conic ``(A, k, D)`` in Cholesky form, and first and last row of a Gaussian in the residual."""
     sx, sy = np.float64(scale[0]), np.float64(scale[1])
     c, s = math.cos(rotation), math.sin(rotation)
     a = c * c / (sx * sx) + s * s / (sy * sy)
@@ -97,60 +91,77 @@ def _draw(
     mx, my = xy[0] - origin[0] - 0.5, xy[1] - origin[1] - 0.5
     reach = math.sqrt(2 * CUTOFF / d)
     top, bottom = int(max(math.ceil(my - reach), 0)), int(min(math.floor(my + reach), height - 1.0))
-    at = 0
-    # exp(-a u^2 / 2) along a row by two multiplications a pixel: its ratio is itself a geometric series.
-    fall = math.exp(-a)
-    for y in range(top, bottom + 1):
-        dy = y - my
-        start = 0.5 * d * dy * dy
-        center, half = mx - k * dy, math.sqrt(max(CUTOFF - start, 0.0) * 2 / a)
-        first[y], last[y] = int(max(math.ceil(center - half), 0)), int(min(math.floor(center + half), width - 1.0))
-        u = first[y] - center
-        g, ratio = math.exp(-start - 0.5 * a * u * u), math.exp(-a * (u + 0.5))
-        for _ in range(first[y], last[y] + 1):
-            patch[at] = np.float32(max(g - _FLOOR, 0.0) * _PEAK)
-            g *= ratio
-            ratio *= fall
-            at += 1
-    return top, bottom
+    return mx, my, a, k, d, top, bottom
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def _correlate(residual: Any, patch: Any, first: Any, last: Any, rows: Any, product: Any) -> Any:
-    """Set ``product`` to the patch's products by the residual; returns its energy."""
-    product[:] = 0
-    energy, at = 0.0, 0
-    for y in range(rows[0], rows[1] + 1):
-        length = max(last[y] - first[y] + 1, 0)
-        row = patch[at : at + length]
-        at += length
-        squared = np.float32(0)
-        for x in range(length):
-            squared += row[x] * row[x]
-        energy += float(squared)
-        for ch in range(len(residual)):
-            line = residual[ch, y, first[y] : first[y] + length]
-            along = np.float32(0)
-            for x in range(length):
-                along += row[x] * line[x]
-            product[ch] += along
-    return energy
+@njit(inline="always", error_model="numpy")
+def _row(shape: Any, y: int, width: int) -> Any:
+    """Centre, exponent at the centre, and first and last pixel of a Gaussian's row."""
+    mx, my, a, k, d, _, _ = shape
+    dy = y - my
+    start = 0.5 * d * dy * dy
+    center, half = mx - k * dy, math.sqrt(max(CUTOFF - start, 0.0) * 2 / a)
+    return center, start, int(max(math.ceil(center - half), 0)), int(min(math.floor(center + half), width - 1.0))
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def _add(residual: Any, patch: Any, first: Any, last: Any, rows: Any, color: Any, gain: float) -> None:
-    """Add the patch, times ``color`` and ``gain``, to the residual."""
-    for ch in range(len(residual)):
-        change = np.float32(color[ch] * gain)
-        if change == 0:
-            continue
-        at = 0
-        for y in range(rows[0], rows[1] + 1):
-            length = max(last[y] - first[y] + 1, 0)
-            line, row = residual[ch, y, first[y] : first[y] + length], patch[at : at + length]
-            for x in range(length):
-                line[x] += change * row[x]
-            at += length
+@njit(inline="always", error_model="numpy")
+def _kernel(u: Any, bend: Any, start: Any) -> Any:
+    """The kernel of eight pixels; zero beyond the cut-off."""
+    full = exp2(simd.fma(simd.mul(u, u), bend, start))
+    return simd.maximum(simd.mul(simd.sub(full, simd.splat(_FLOOR)), simd.splat(_PEAK)), simd.splat(np.float32(0)))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _correlate(residual: Any, size: Any, shape: Any, product: Any) -> Any:
+    """Set ``product`` to the products of a Gaussian's kernel by the residual's channels; returns its energy."""
+    channels, width = residual.shape[0], size[1]
+    plane, pitch = residual.shape[1] * residual.shape[2], residual.shape[2]
+    flat = residual.reshape(-1)
+    zero = simd.splat(np.float32(0))
+    energy, p0, p1, p2, p3 = zero, zero, zero, zero, zero
+    bend = simd.splat(np.float32(-0.5 * _LOG2_E * shape[2]))
+    for y in range(shape[5], shape[6] + 1):
+        center, start, first, last = _row(shape, y, width)
+        edge = simd.splat(np.float32(-_LOG2_E * start))
+        for x in range(first, last + 1, simd.LANES):
+            u = simd.add(simd.ramp(), simd.splat(np.float32(x - center)))
+            g = _kernel(u, bend, edge)
+            if x + simd.LANES > width:
+                g = simd.where_above(simd.splat(np.float32(width - x)), simd.ramp(), g)
+            at = uintp(y * pitch + x)
+            energy = simd.fma(g, g, energy)
+            p0 = simd.fma(g, simd.load(flat, at), p0)
+            if channels > 1:
+                p1 = simd.fma(g, simd.load(flat, at + uintp(plane)), p1)
+            if channels > 2:
+                p2 = simd.fma(g, simd.load(flat, at + uintp(2 * plane)), p2)
+            if channels > 3:
+                p3 = simd.fma(g, simd.load(flat, at + uintp(3 * plane)), p3)
+    product[0] = simd.horizontal_sum(p0)
+    if channels > 1:
+        product[1] = simd.horizontal_sum(p1)
+    if channels > 2:
+        product[2] = simd.horizontal_sum(p2)
+    if channels > 3:
+        product[3] = simd.horizontal_sum(p3)
+    return float(simd.horizontal_sum(energy))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _add(residual: Any, size: Any, shape: Any, color: Any, gain: float) -> None:
+    """Add a Gaussian of peak ``color`` times ``gain`` to the residual."""
+    plane, pitch = residual.shape[1] * residual.shape[2], residual.shape[2]
+    flat = residual.reshape(-1)
+    bend = simd.splat(np.float32(-0.5 * _LOG2_E * shape[2]))
+    for y in range(shape[5], shape[6] + 1):
+        center, start, first, last = _row(shape, y, size[1])
+        edge = simd.splat(np.float32(-_LOG2_E * start))
+        for x in range(first, last + 1, simd.LANES):
+            g = _kernel(simd.add(simd.ramp(), simd.splat(np.float32(x - center))), bend, edge)
+            for ch in range(len(color)):
+                at = uintp(ch * plane + y * pitch + x)
+                change = simd.splat(np.float32(color[ch] * gain))
+                simd.store(flat, at, simd.fma(g, change, simd.load(flat, at)))
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -33,6 +33,7 @@ from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import to_planes
 from smartsplat_large.render.base import BlockRenderer, Projection
+from smartsplat_large.simd import LANES
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.workers import Workers
 
@@ -77,7 +78,9 @@ def round_block(rounding: Rounding, index: int) -> tuple[Index, Symbols]:
     # Straight through the clamp, as the fit's loss does: overshoot where the image is saturated is no error.
     target -= rounding.renderer.render(rounding.projection.take(ids), block.outer).clip(0, 1)
     channels = len(target)
-    residual = np.ascontiguousarray(np.tensordot(color_transform(channels).astype(np.float32), target, 1))
+    # Wider than the block: the kernel works on eight pixels at a time.
+    residual = np.zeros((channels, *target.shape[1:-1], target.shape[-1] + LANES), np.float32)
+    residual[..., :-LANES] = np.tensordot(color_transform(channels).astype(np.float32), target, 1)
     tried = variants(symbols, rounding.layout) if rounding.shapes else [symbols]
     every = Symbols.concatenate(tried)
     shape = dequantize(every, rounding.step, leaf)
