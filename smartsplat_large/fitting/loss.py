@@ -26,7 +26,7 @@ _TAPS_N = 2 * HALO + 1
 _gauss = np.exp(-((np.arange(_TAPS_N) - HALO) ** 2) / (2 * 1.5**2))
 _TAPS = tuple(np.float32(t) for t in _gauss / _gauss.sum())
 _C1, _C2 = np.float32(0.01**2), np.float32(0.03**2)
-_PART = 256
+_PART = 128
 _PAD = simd.LANES  # columns of zeros left of the pixels; at least as many right of them
 
 
@@ -144,33 +144,35 @@ def _ssim_by_parts(rendered: Any, target: Any, core: Any, weight: Any, gradient:
         for x in range(left, right, _PART):
             y_end, x_end = min(y + _PART, bottom), min(x + _PART, right)
             y0, y1, x0, x1 = max(y - HALO, 0), min(y_end + HALO, height), max(x - HALO, 0), min(x_end + HALO, width)
-            similarity += _ssim(
-                rendered[:, y0:y1, x0:x1], target[:, y0:y1, x0:x1], (y - y0, y_end - y0, x - x0, x_end - x0),
-                weight, gradient[:, y0:y1, x0:x1],
-            )  # fmt: skip
+            part = (y0, y1, x0, x1)
+            similarity += _ssim(rendered, target, part, (y - y0, y_end - y0, x - x0, x_end - x0), weight, gradient)
     return similarity
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _ssim(rendered: Any, target: Any, core: Any, weight: Any, gradient: Any) -> float:
-    """Sum of SSIM over the core; ``weight`` times its gradient is added to ``gradient``."""
-    channels, height, width = rendered.shape
+def _ssim(rendered: Any, target: Any, part: Any, core: Any, weight: Any, gradient: Any) -> float:
+    """Sum of SSIM over the core of a part; ``weight`` times its gradient is added to ``gradient``.
+
+    The part is given by its rows and columns, not as a view: only whole rows are known to be contiguous.
+    """
+    channels = len(rendered)
+    y_first, y_end, x_first, x_end = part
+    height, width = y_end - y_first, x_end - x_first
     top, bottom, left, right = core
     lanes = uintp(simd.LANES)
     pitch = uintp(_PAD + (width + simd.LANES - 1) // simd.LANES * simd.LANES + _PAD)
     x = np.zeros((height + 2 * HALO) * pitch, np.float32)
     y = np.zeros((height + 2 * HALO) * pitch, np.float32)
-    moments = np.zeros(5 * pitch, np.float32)
+    moments = np.zeros(4 * pitch, np.float32)
     partials = np.zeros(3 * (height + 2 * HALO) * pitch, np.float32)
     plane = uintp(height + 2 * HALO) * pitch
     blurred = np.zeros(3 * pitch, np.float32)
     similarity = 0.0
     for c in range(channels):
         for row in range(height):
-            base = (row + HALO) * pitch + _PAD
-            for column in range(width):
-                x[base + column] = min(max(rendered[c, row, column], np.float32(0)), np.float32(1))
-                y[base + column] = target[c, row, column]
+            base = uintp(row + HALO) * pitch + uintp(_PAD)
+            _fill(x, base, rendered[c, y_first + row], uintp(x_first), uintp(width))
+            _fill(y, base, target[c, y_first + row], uintp(x_first), uintp(width))
         for row in range(top, bottom):
             at = uintp(row) * pitch
             for j in range(uintp(0), pitch, lanes):
@@ -191,45 +193,57 @@ def _ssim(rendered: Any, target: Any, core: Any, weight: Any, gradient: Any) -> 
                 q = simd.fma(simd.add(q, q), simd.load(x, here + j), _blur_columns(blurred, j))
                 q = simd.fma(_blur_columns(blurred, pitch + pitch + j), simd.load(y, here + j), q)
                 simd.store(moments, j, q)
-            for column in range(width):
-                gradient[c, row, column] += weight * moments[_PAD + column]
+            _add_row(gradient[c, y_first + row], uintp(x_first), uintp(width), weight, moments)
         # The next channel's horizontal taps must find zeros outside, as this one's did.
         moments[:] = 0
     return similarity
 
 
 @njit(inline="always", error_model="numpy")
+def _fill(padded: Any, base: Any, line: Any, first: Any, width: Any) -> None:
+    """Copy ``width`` pixels of a row, clamped to [0, 1]."""
+    for column in range(width):
+        value = line[first + column]
+        value = np.float32(0) if value < np.float32(0) else value
+        padded[base + column] = np.float32(1) if value > np.float32(1) else value
+
+
+@njit(inline="always", error_model="numpy")
+def _add_row(line: Any, first: Any, width: Any, weight: Any, moments: Any) -> None:
+    for column in range(width):
+        line[first + column] += weight * moments[uintp(_PAD) + column]
+
+
+@njit(inline="always", error_model="numpy")
 def _row_moments(x: Any, y: Any, at: Any, pitch: Any, moments: Any, j: Any) -> None:
-    """Vertical part of the five blurred moments x, y, xx, yy, xy at eight columns."""
+    """Vertical part of the four blurred moments x, y, xx + yy, xy at eight columns."""
     zero = simd.splat(np.float32(0))
-    mx, my, mxx, myy, mxy = zero, zero, zero, zero, zero
+    mx, my, squares, mxy = zero, zero, zero, zero
     for t in range(_TAPS_N):
         tap = simd.splat(_TAPS[t])
         vx, vy = simd.load(x, at + uintp(t) * pitch), simd.load(y, at + uintp(t) * pitch)
         wx, wy = simd.mul(tap, vx), simd.mul(tap, vy)
         mx, my = simd.add(mx, wx), simd.add(my, wy)
-        mxx, myy, mxy = simd.fma(wx, vx, mxx), simd.fma(wy, vy, myy), simd.fma(wx, vy, mxy)
+        squares, mxy = simd.fma(wy, vy, simd.fma(wx, vx, squares)), simd.fma(wx, vy, mxy)
     simd.store(moments, j, mx)
     simd.store(moments, j + pitch, my)
-    simd.store(moments, j + uintp(2) * pitch, mxx)
-    simd.store(moments, j + uintp(3) * pitch, myy)
-    simd.store(moments, j + uintp(4) * pitch, mxy)
+    simd.store(moments, j + uintp(2) * pitch, squares)
+    simd.store(moments, j + uintp(3) * pitch, mxy)
 
 
 @njit(inline="always", error_model="numpy")
 def _row_partials(moments: Any, pitch: Any, j: Any, valid: float, partials: Any, plane: Any, out: Any) -> Any:
     """SSIM at eight pixels and its derivatives by the blurred x, xx and xy; lanes from ``valid`` on are zero."""
     mx, my = _blur_columns(moments, j), _blur_columns(moments, j + pitch)
-    exx = _blur_columns(moments, j + uintp(2) * pitch)
-    eyy = _blur_columns(moments, j + uintp(3) * pitch)
-    exy = _blur_columns(moments, j + uintp(4) * pitch)
+    e_squares = _blur_columns(moments, j + uintp(2) * pitch)
+    exy = _blur_columns(moments, j + uintp(3) * pitch)
     minus, two = simd.splat(np.float32(-1)), simd.splat(np.float32(2))
     one, c1, c2 = simd.splat(np.float32(1)), simd.splat(_C1), simd.splat(_C2)
     product, squares = simd.mul(mx, my), simd.fma(mx, mx, simd.mul(my, my))
     a1 = simd.fma(two, product, c1)
     a2 = simd.fma(two, simd.fma(minus, product, exy), c2)
     b1 = simd.add(squares, c1)
-    b2 = simd.add(simd.fma(minus, squares, simd.add(exx, eyy)), c2)
+    b2 = simd.add(simd.fma(minus, squares, e_squares), c2)
     over = simd.div(one, simd.mul(b1, b2))
     s = simd.mul(simd.mul(a1, a2), over)
     nothing = simd.splat(np.float32(0))

@@ -109,6 +109,31 @@ def test_concurrent_callers_get_the_same_bits(renderer: Renderer) -> None:
 
     gaussians, window, _ = CASES["mixed"]
     expected = renderer.forward(gaussians, window)
-    with ThreadPoolExecutor(4) as threads:
-        for planes in threads.map(lambda _: renderer.forward(gaussians, window), range(16)):
-            np.testing.assert_array_equal(planes, expected)
+    d_planes = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
+    gradient = renderer.backward(gaussians, window, d_planes)
+
+    def call(_: int) -> tuple[np.ndarray, np.ndarray]:
+        return renderer.forward(gaussians, window), renderer.backward(gaussians, window, d_planes).xy
+
+    for count in (1, 2, 3, 4):
+        with ThreadPoolExecutor(count) as threads:
+            for planes, d_xy in threads.map(call, range(8)):
+                np.testing.assert_array_equal(planes, expected)
+                np.testing.assert_array_equal(d_xy, gradient.xy)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_descent_is_forward_loss_and_backward_in_one(channels: int, dtype: type) -> None:
+    """On a window whose edges cut tiles and strips, with overshoot on both sides of the range."""
+    renderer = CpuRenderer()
+    gaussians = scattered(60, WINDOW, 1, 0.3, 20, channels)
+    projection = renderer.project(gaussians, 1.0)
+    peak = np.iinfo(dtype).max
+    target = np.random.default_rng(2).integers(0, peak + 1, (channels, *WINDOW.shape), dtype)
+    absolute, squared, moments = renderer.descend(projection, WINDOW, target, 0.3, 0.7)
+    r = renderer.forward(gaussians, WINDOW).clip(0, 1) - target / peak
+    assert absolute == pytest.approx(np.abs(r).sum(), rel=1e-5)
+    assert squared == pytest.approx(np.square(r).sum(), rel=1e-5)
+    wanted = renderer.correlate(projection, WINDOW, (0.3 * np.sign(r) + 0.7 * r).astype(np.float32))
+    np.testing.assert_allclose(moments, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
