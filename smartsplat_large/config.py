@@ -140,6 +140,9 @@ class FitConfig:
     """Share of the steps after which none is moved any more: the last ones need time to settle."""
     solve_iterations: int = 0
     """Conjugate-gradient iterations on the colours before the first step; 0 keeps the sampled colours."""
+    finish_passes: int = 2
+    """Passes over the image in which the rounded numbers of a file of a wanted size are fitted to it; 0 rounds each by
+    itself."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -161,6 +164,7 @@ class FitConfig:
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(0 <= self.coarse_share <= 1, "coarse_share", self.coarse_share, "0 to 1")
         _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")
+        _require(0 <= self.finish_passes <= 100, "finish_passes", self.finish_passes, "0 to 100")
         _require(self.relocate_every >= 1, "relocate_every", self.relocate_every, "1 or more")
         _require(0 <= self.relocate_until <= 1, "relocate_until", self.relocate_until, "0 to 1")
 
@@ -189,11 +193,17 @@ _MOVING = FitConfig(
 )  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {
-    "paper": FitConfig(preset="paper", steps=50_000),
+    "paper": FitConfig(preset="paper", steps=50_000, finish_passes=0),
     "balanced": _MOVING,
     "fast": _MOVING.replace(preset="fast", steps=100, relocate_every=10, optimizer=_OWN_SHORT),
     "best": _MOVING.replace(
-        preset="best", steps=2400, coarse_share=0.3, relocate_share=0.08, relocate_every=40, optimizer=_OWN_LONG
+        preset="best",
+        steps=2400,
+        finish_passes=8,
+        coarse_share=0.3,
+        relocate_share=0.08,
+        relocate_every=40,
+        optimizer=_OWN_LONG,
     ),
 }
 

@@ -80,9 +80,11 @@ def encode_within(
         return encode(gaussians, fineness=FREE_FINENESS, **about)
     plain = encode_to_budget(gaussians, budget_bytes=limit, **about)
     affordable_extras, _ = affordable(extras, limit)
-    encoded = finish_within(
-        plain, gaussians, limit, bits, affordable_extras, source, renderer, workers, progress
-    )  # fmt: skip
+    encoded = plain
+    if config.finish_passes:
+        encoded = finish_within(
+            plain, gaussians, limit, bits, affordable_extras, source, renderer, workers, progress, config.finish_passes
+        )
     lost = len(gaussians) - len(plain.kept)
     if lost > len(gaussians) // 50:
         progress.note(f"{lost} of {len(gaussians)} Gaussians were left out to keep to {limit} bytes")

@@ -26,8 +26,8 @@ from smartsplat_large.streaming.workers import Workers
 PRICE = 0.07
 """Squared error a bit is worth, in energies of an amplitude step; 0.03 to 0.12 are equally good at equal bytes."""
 PRICES = (0.02, 0.2)
-PASSES, MOST_PASSES = 5, 8
-"""Passes over the image; more, where the size is not yet in its range."""
+MORE_PASSES = 3
+"""Passes beyond those wanted, where the size is not yet in its range."""
 ATTEMPTS = 3
 """Amplitude steps tried, by their first passes."""
 SHRINKAGE = 0.985
@@ -78,14 +78,14 @@ class Finish:
 
 def finish_within(
     plain: Encoded, gaussians: Gaussians, budget_bytes: int, bits: int, extras: Extras, source: ImageSource,
-    renderer: BlockRenderer, workers: Workers, progress: Progress,
+    renderer: BlockRenderer, workers: Workers, progress: Progress, passes: int,
 ) -> Encoded:  # fmt: skip
     """A better file than ``plain``, of at most ``budget_bytes`` and at least 97 % of them; ``plain`` where none is found.
 
     ``plain`` is the file of ``gaussians`` rounded each by itself. The same arguments give the same bytes, whatever the
     number of workers.
     """
-    progress.start("finish", PASSES, "passes")
+    progress.start("finish", passes, "passes")
     gaussians = gaussians.take(plain.kept)
     around = (bits, extras, source, renderer, workers, progress)
     index, aim = plain.step_index, AIM * budget_bytes
@@ -99,22 +99,22 @@ def finish_within(
             break
         index += math.ceil(excess / slope)
         finish = Finish.begin(gaussians, index, *around)
-    best = _steered(finish, budget_bytes)
+    best = _steered(finish, budget_bytes, passes)
     if best is None:
         return plain
     return replace(best, kept=plain.kept[best.kept], dropped_extras=plain.dropped_extras)
 
 
-def _steered(finish: Finish, budget_bytes: int) -> Encoded | None:
+def _steered(finish: Finish, budget_bytes: int, passes: int) -> Encoded | None:
     """The last file within the budget; passes go on until there is one, and for a good size, not for ever."""
     price, best = PRICE, None
-    while finish.taken < MOST_PASSES:
+    while finish.taken < passes + MORE_PASSES:
         share = finish.encoded.size_bytes / (AIM * budget_bytes)
         price = float(np.clip(price * math.exp(STEERING * (share - 1)), *PRICES))
         finish.improve(price)
         size = finish.encoded.size_bytes
         if LEAST * budget_bytes <= size <= budget_bytes:
             best = finish.encoded
-        if finish.taken >= PASSES and ACCEPTED * budget_bytes <= size <= budget_bytes:
+        if finish.taken >= passes and ACCEPTED * budget_bytes <= size <= budget_bytes:
             break
     return best
