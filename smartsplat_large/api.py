@@ -33,7 +33,9 @@ from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
+from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.evaluate import score_file
+from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.view import View, from_full_size
@@ -58,6 +60,7 @@ def fit(
     scheduler: str | None = None,
     dashboard: bool | None = False,
     overwrite: bool = False,
+    resume: bool | None = False,
     progress: Progress | None = None,
 ) -> FitReport:
     """Fit Gaussians to an image of any size and write them to a ``.ssplat`` file.
@@ -76,10 +79,15 @@ def fit(
         Address of a dask cluster to run on, instead of threads.
     dashboard
         Serve dask's dashboard, where its packages are installed; None: if they are.
+    resume
+        Go on where an interrupted fit of the same image and settings was last saved, in the folder ``OUTPUT.state``; the
+        file is the same, byte for byte, as if it had not been interrupted. None: save nothing, as for passing files.
 
     Raises
     ------
     UsageError, SourceError, MemoryLimitError, DiskFullError, OutputExistsError
+    Interrupted
+        A ``KeyboardInterrupt`` came and the state is saved.
     """
     began = time.perf_counter()
     config, progress = config or PRESETS["balanced"], progress or Silent()
@@ -93,21 +101,27 @@ def fit(
         threads = workers or default_count()
         plan, spare = _planned(meta, count, config, memory_bytes, threads)
         levels = plan.coarsest + 1
+        state = None if resume is None else target.with_name(f"{target.name}.state")
+        checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, plan), progress)
+        checkpoint.open(resume=bool(resume))
+        checkpoint.announce(count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else spare
         with (
             open_workers(workers, scheduler=scheduler, dashboard=watched, progress=progress) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
             working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
+            checkpoint,
         ):
-            initial = sample(
+            initial = checkpoint.resumed_gaussians or sample(
                 copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                 workers=threads, progress=progress,
             )  # fmt: skip
-            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, kept_bytes=room)
+            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, room, checkpoint)
             progress.start("encode", 1, "file")
             encoded = encode_within(best.gaussians, copy, CpuRenderer(), config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
+            checkpoint.remove()
             progress.advance()
             measured = _verified(target, copy, meta, pool, progress)
     return FitReport(

@@ -188,7 +188,7 @@ def _fitted(
             progress.note(f"{name}: ratio {ratio:g}")
             done = api.fit(
                 copy, file, config=settings[ratio], memory_bytes=memory_bytes, workers=threads, overwrite=True,
-                progress=progress,
+                resume=None, progress=progress,
             )  # fmt: skip
             began = time.perf_counter()
             with api.open(file) as opened:

@@ -11,6 +11,8 @@
     │   └── DiskFullError (OSError)         the disk of the output or of the working copy is full
     └── MissingDependencyError (ImportError) 2  an optional package or a compiler is needed and not there
 
+    Interrupted    (KeyboardInterrupt)   5  a signal ended a run that can be resumed
+
 The number is the exit code of the command line. A message is one line that names the file, the value and the
 limit; ``hint`` is the way out.
 """
@@ -68,6 +70,17 @@ class SourceError(BadInputError):
 
 class SplatFileError(BadInputError):
     """A ``.ssplat`` file that is damaged, cut short, or of a newer version."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM ended a run whose state is saved; like every interrupt it is no ``Exception``."""
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
 
 
 class CapacityError(SmartSplatError):

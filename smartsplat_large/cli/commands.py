@@ -46,7 +46,7 @@ def program() -> None:
     """Turn an image of any size into a small file of 2-D Gaussians, and back.
 
     Results go to stdout, progress and errors to stderr. Exit codes: 0 done, 2 usage, 3 bad input, 4 does not fit in
-    memory or on disk, 5 interrupted, 1 a fault of this program.
+    memory or on disk, 5 interrupted (--resume goes on with a fit), 1 a fault of this program.
     """
 
 
@@ -69,6 +69,7 @@ def program() -> None:
 @workers_option
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the dask cluster at this address.")
 @click.option("--dashboard/--no-dashboard", default=None, help="Serve dask's dashboard.  [on, if installed]")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted fit was last saved; the file is the same.")
 @overwrite_option
 @click.option("--seed", type=int, metavar="N", help="Same seed, same file.  [0]")
 @click.option(
@@ -83,8 +84,8 @@ def program() -> None:
 def fit(
     image: str, output: str | None, ratio: float | None, size_bytes: int | None, gaussians: int | None,
     preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
-    dashboard: bool | None, overwrite: bool, seed: int | None, device: str, config_file: Path | None, as_json: bool,
-    quiet: bool,
+    dashboard: bool | None, resume: bool, overwrite: bool, seed: int | None, device: str, config_file: Path | None,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
@@ -101,7 +102,7 @@ def fit(
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.fit(
             image, output, config=config, memory_bytes=memory_bytes, workers=workers, scheduler=scheduler,
-            dashboard=dashboard, overwrite=overwrite, progress=progress,
+            dashboard=dashboard, resume=resume, overwrite=overwrite, progress=progress,
         )  # fmt: skip
     values = dataclasses.asdict(done)
     results.write(values, results.fit_rows(values), as_json=as_json)

@@ -8,7 +8,7 @@ import traceback
 
 import click
 
-from smartsplat_large.errors import CapacityError, SmartSplatError
+from smartsplat_large.errors import CapacityError, Interrupted, SmartSplatError
 
 DEBUG = "SMARTSPLAT_DEBUG"
 """Environment variable: when it is set, an error also prints its traceback."""
@@ -41,7 +41,7 @@ def exit_code(error: BaseException) -> int:
 
 def describe(error: BaseException) -> tuple[str, str | None]:
     """What happened, and what to do about it."""
-    if isinstance(error, SmartSplatError):
+    if isinstance(error, SmartSplatError | Interrupted):
         return error.message, error.hint
     if isinstance(error, click.ClickException):
         return _usage(error)

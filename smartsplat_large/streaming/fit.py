@@ -12,9 +12,12 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
-from smartsplat_large.streaming.plan import FitPlan, Phase
-from smartsplat_large.streaming.relocate import relocate
+from smartsplat_large.streaming.checkpoint import Checkpoint
+from smartsplat_large.streaming.plan import FitPlan
+from smartsplat_large.streaming.relocate import relocations
+from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.solve import solve_colors
+from smartsplat_large.streaming.state import Best, Place, descent_snapshot, fitted_snapshot, start_snapshot
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
@@ -25,29 +28,6 @@ _PIXELS_BETWEEN = 8
 """Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
 _TAPER = (1.75, 0.25)
 """The first and the last relocation, as multiples of the average one."""
-_DIVERGED = 2.0
-"""A loss this many times the best one means that the steps were too long."""
-
-
-@dataclass(slots=True)
-class Best:
-    """The state with the smallest full-size loss so far, and the guard that returns to it."""
-
-    gaussians: Gaussians
-    sums: LossSums | None = None
-    loss: float = math.inf
-    recent: float = math.inf
-    """Smallest loss of late; budget that is moved may cost at first, and is no divergence."""
-    rate: float = 1.0
-    """Factor on all learning rates; halved at every divergence."""
-
-    def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
-        self.recent = min(self.recent, loss)
-        if loss < self.loss:
-            self.gaussians, self.sums, self.loss = gaussians, sums, loss
-
-    def is_lost(self, loss: float) -> bool:
-        return not math.isfinite(loss) or loss > _DIVERGED * self.recent
 
 
 def fit_gaussians(
@@ -59,29 +39,64 @@ def fit_gaussians(
     workers: Workers,
     progress: Progress,
     kept_bytes: int = 0,
+    checkpoint: Checkpoint | None = None,
 ) -> Best:
     """Take ``config.steps`` Adam steps from ``initial`` and return the best state met at full size.
 
     Pixels are read again at every step, except those that ``kept_bytes`` of memory can hold.
 
-    ``source`` must hold all levels of ``plan``. The same arguments give the same result for any number of workers.
+    ``source`` must hold all levels of ``plan``. The same arguments give the same result for any number of workers, and
+    whether it is done at once or by going on from what ``checkpoint`` resumes; its stage must then fit ``initial``.
     """
-    if config.solve_iterations:
-        progress.start("solving colours", config.solve_iterations, "iterations")
-        initial = solve_colors(
-            source, renderer, initial, plan.block, plan.coarsest, config.solve_iterations, workers, progress
-        )
-    progress.start("fit", config.steps, "steps")
-    state = AdamState.start(initial, plan.size, config.optimizer)
-    descent = _Descent(source, renderer, plan, config, workers, progress, state, Best(initial), config.loss, kept_bytes)
-    for phase in plan.phases:
-        descent.run(phase)
-    return descent.best
+    checkpoint = checkpoint or Checkpoint.none(progress)
+    resumed = checkpoint.take_resumed()
+    stage = None if resumed is None else resumed.stage
+    if resumed is not None and stage == "fitted":
+        return _finished(resumed.best, checkpoint)
+    if stage in (None, "sampled"):
+        initial = _solved(source, renderer, initial, plan, config, workers, progress, checkpoint)
+    if resumed is not None and stage == "descent":
+        state, best, place = resumed.adam_state(config.optimizer), resumed.best, resumed.place
+        progress.note(f"going on after {place.taken} of {config.steps} steps")
+    else:
+        checkpoint.hold(lambda: start_snapshot("solved", initial))
+        checkpoint.commit_if_due()
+        state, place = AdamState.start(initial, plan.size, config.optimizer), Place()
+        best = Best(state.gaussians())
+    progress.start("fit", config.steps - place.taken, "steps")
+    descent = _Descent(
+        source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, state, best, place
+    )  # fmt: skip
+    # The descent replaces them: it must be the only one to keep them alive.
+    del resumed, state, best
+    descent.run()
+    return _finished(descent.best, checkpoint)
+
+
+def _solved(
+    source: ImageSource, renderer: BlockRenderer, initial: Gaussians, plan: FitPlan, config: FitConfig, workers: Workers,
+    progress: Progress, checkpoint: Checkpoint,
+) -> Gaussians:  # fmt: skip
+    """``initial`` with the colours that suit the coarsest level best, where the settings want them solved for."""
+    checkpoint.hold(lambda: start_snapshot("sampled", initial))
+    checkpoint.commit_if_due()
+    iterations = config.solve_iterations
+    if not iterations:
+        return initial
+    progress.start("solving colours", iterations, "iterations")
+    return solve_colors(source, renderer, initial, plan.block, plan.coarsest, iterations, workers, progress)
+
+
+def _finished(best: Best, checkpoint: Checkpoint) -> Best:
+    """``best``, which from now on is what an interrupt commits: its file is still to be made."""
+    checkpoint.hold(lambda: fitted_snapshot(best))
+    checkpoint.commit_if_due(landmark=True)
+    return best
 
 
 @dataclass(slots=True)
 class _Descent:
-    """A fit under way."""
+    """A fit under way. Wherever a signal may interrupt it, ``state``, ``best`` and the place are those of one moment."""
 
     source: ImageSource
     renderer: BlockRenderer
@@ -89,38 +104,70 @@ class _Descent:
     config: FitConfig
     workers: Workers
     progress: Progress
+    checkpoint: Checkpoint
+    kept_bytes: int
     state: AdamState
     best: Best
-    loss: LossConfig
-    """That of the phase under way."""
-    kept_bytes: int
+    place: Place
     targets: Targets | None = None
-    taken: int = 0
 
-    def run(self, phase: Phase) -> None:
-        """All steps of a phase. Losses of different levels or terms do not compare, so each has a best state of its own."""
-        self.loss = self.config.loss if phase.ssim else self.config.loss.without_ssim()
-        self.best = Best(self.state.gaussians(), rate=self.best.rate)
-        self.targets = Targets(self.source, phase.level, self.kept_bytes)
-        for _ in range(phase.steps):
-            self._step(phase.level)
+    @property
+    def loss(self) -> LossConfig:
+        """That of the phase under way."""
+        return self.config.loss if self.plan.phases[self.place.phase].ssim else self.config.loss.without_ssim()
+
+    def run(self) -> None:
+        """All steps that are left."""
+        self.checkpoint.hold(lambda: descent_snapshot(self.state, self.best, self.place))
+        self.checkpoint.commit_if_due()
+        while self.place.phase < len(self.plan.phases):
+            self._run_phase()
+            self.checkpoint.commit_if_due(landmark=True)
+
+    def _run_phase(self) -> None:
+        """The steps that are left of a phase."""
+        phases, number = self.plan.phases, self.place.phase
+        level = phases[number].level
+        self.targets = Targets(self.source, level, self.kept_bytes)
+        self._relocate(level)
+        for _ in range(sum(phase.steps for phase in phases[: number + 1]) - self.place.taken):
+            self._descend(level)
+            self._relocate(level)
+            self.checkpoint.commit_if_due()
         # The state after the last step has not been judged yet.
-        sweep = self._sweep(phase.level)
-        self._keep_or_return(sweep, sweep_loss(sweep, self.workers))
+        sweep = self._sweep(level)
+        sums = sweep_loss(sweep, self.workers)
+        with uninterrupted():
+            lost = self._keep_or_return(sweep, sums)
+            self.place.phase += 1
+            if self.place.phase < len(phases):
+                # Losses of different levels or terms do not compare, so each phase has a best state of its own.
+                self.best = Best(self.state.gaussians(), rate=self.best.rate)
+        self._tell(lost)
 
-    def _step(self, level: int) -> None:
+    def _descend(self, level: int) -> None:
         sweep = self._sweep(level)
         sums, gradients = sweep_gradients(sweep, self.workers)
-        if self._keep_or_return(sweep, sums):
-            rate = self.best.rate * rate_at(self.taken / self.config.steps, self.config.optimizer)
-            self.state.step(gradients, rate, self.workers.spread)
-        del sweep, gradients
-        self.taken += 1
-        share = relocated_share(self.taken, self.config)
-        if share:
-            relocate(self._sweep(max(level, self._relocation_level())), self.state, share, self.workers)
-            self.best.recent *= _MOVING_COSTS
+        with uninterrupted():
+            lost = self._keep_or_return(sweep, sums)
+            if lost is None:
+                rate = self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer)
+                self.state.step(gradients, rate, self.workers.spread)
+            self.place.taken += 1
+        self._tell(lost)
         self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _relocate(self, level: int) -> None:
+        """Move budget if it is time to, and it has not been done yet."""
+        taken = self.place.taken
+        share = relocated_share(taken, self.config) if self.place.relocated < taken else 0.0
+        if not share:
+            return
+        index, newcomers = relocations(self._sweep(max(level, self._relocation_level())), share, self.workers)
+        with uninterrupted():
+            self.state.replace(index, newcomers, self.plan.size)
+            self.best.recent *= _MOVING_COSTS
+            self.place.relocated = taken
 
     def _relocation_level(self) -> int:
         spacing = math.sqrt(self.plan.size.pixels / len(self.state))
@@ -131,19 +178,21 @@ class _Descent:
         targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
         return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss)
 
-    def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> bool:
-        """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost."""
+    def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> str | None:
+        """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
         if not self.best.is_lost(loss):
             self.best.consider(sweep.gaussians, sums, loss)
-            return True
-        self.progress.note(
-            f"after {self.taken} steps the loss went from {self.best.loss:.4g} to {loss:.4g}: back, with half the rates"
-        )
+            return None
         self.state = AdamState.start(self.best.gaussians, self.plan.size, self.config.optimizer)
         self.best.recent = self.best.loss
         self.best.rate /= 2
-        return False
+        taken, best = self.place.taken, self.best.loss
+        return f"after {taken} steps the loss went from {best:.4g} to {loss:.4g}: back, with half the rates"
+
+    def _tell(self, lost: str | None) -> None:
+        if lost is not None:
+            self.progress.note(lost)
 
 
 def relocated_share(taken: int, config: FitConfig) -> float:

@@ -9,8 +9,8 @@ import numpy as np
 
 from smartsplat_large.array_types import Index, Planes
 from smartsplat_large.fitting.block import members
-from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
+from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
 from smartsplat_large.streaming.solve import Columns
@@ -21,11 +21,11 @@ _RICHEST = 6
 """A block may deserve far more newcomers than its share of them, but not more than so many times as many."""
 
 
-def relocate(sweep: Sweep, state: AdamState, share: float, workers: Workers) -> int:
-    """Replace up to ``share`` of the Gaussians in ``state``; returns how many.
+def relocations(sweep: Sweep, share: float, workers: Workers) -> tuple[Index, Gaussians]:
+    """Rows of up to ``share`` of the Gaussians, and those to put in their places.
 
-    ``sweep`` holds the Gaussians of ``state`` and the level whose residual decides. The result does not depend on the number
-    of workers: blocks are merged in their order, and equal gains or costs are taken in order of position or row.
+    The level of ``sweep`` is the one whose residual decides. The result does not depend on the number of workers: blocks are
+    merged in their order, and equal gains or costs are taken in order of position or row.
     """
     task = _Task(_widened(sweep), share)
     projection = np.zeros(sweep.gaussians.color.shape)
@@ -34,10 +34,8 @@ def relocate(sweep: Sweep, state: AdamState, share: float, workers: Workers) -> 
         found.append(proposals)
         projection[ids] += part
     cost = removal_cost(sweep.gaussians, projection)
-    index, accepted = exchange(cost, Proposals.concatenate(found), math.ceil(share * len(state)))
-    if len(index):
-        state.replace(index, accepted.gaussians(), sweep.source.meta.size)
-    return len(index)
+    index, accepted = exchange(cost, Proposals.concatenate(found), math.ceil(share * len(sweep.gaussians)))
+    return index, accepted.gaussians()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,0 +1,286 @@
+"""The state of a fit on disk, so that a run that was killed at any moment goes on from its last commit.
+
+Beside the output lies a folder with two zarr groups, ``a`` and ``b``, written in turn, and ``commit.json``, the marker, which
+is replaced in one step once a group is whole and on the disk. What a marker does not name is never read; the group that it
+names is not touched until the next marker has taken its place. Checksums of all arrays stand in the marker, so a group
+that a power cut left incomplete is found out, and the commit before it is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from smartsplat_large.errors import Interrupted, UsageError
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.memory import GiB, format_bytes
+from smartsplat_large.native_threads import zarr_alone
+from smartsplat_large.progress import Progress
+from smartsplat_large.streaming.fingerprint import Fingerprint, differences
+from smartsplat_large.streaming.signals import uninterrupted
+from smartsplat_large.streaming.state import Snapshot
+
+INTERVAL_S = 30.0
+INTERVAL_VARIABLE = "SMARTSPLAT_COMMIT_S"
+"""Environment variable: seconds between commits, for tests."""
+
+_MARKER = "commit.json"
+_SLOTS = ("a", "b")
+_CHUNK_ROWS = 1 << 18
+"""Rows that are copied at once: some MiB."""
+_WORTH_SAYING = GiB
+
+
+class Checkpoint:
+    """Commits what it holds from time to time, and in any case when an interrupt ends its ``with`` block.
+
+    Without a folder it does nothing. When commits happen has no influence on the fit.
+    """
+
+    def __init__(
+        self, folder: Path | None, identity: Fingerprint, progress: Progress, *, interval_s: float | None = None
+    ) -> None:
+        self.folder = folder
+        self._identity, self._progress = identity, progress
+        usual = float(os.environ.get(INTERVAL_VARIABLE, INTERVAL_S))
+        self._interval_s = usual if interval_s is None else interval_s
+        self._began = self._last = time.monotonic()
+        self._held: Callable[[], Snapshot] | None = None
+        self._commits: list[dict[str, Any]] = []
+        self._resumed: Snapshot | None = None
+
+    @classmethod
+    def none(cls, progress: Progress) -> Self:
+        """One that keeps nothing."""
+        return cls(None, {}, progress)
+
+    def open(self, *, resume: bool) -> None:
+        """Look for an earlier run, and with ``resume`` take over its last whole commit; say what was found.
+
+        Raises
+        ------
+        UsageError
+            The earlier run was of another image, of other settings, or of another version of the program.
+        """
+        if self.folder is None:
+            return
+        marker = _read_marker(self.folder / _MARKER)
+        if not resume:
+            if marker is not None:
+                self._progress.note(f"{self.folder}: --resume would go on from here; this fit starts anew")
+            return
+        if marker is None:
+            self._progress.note(f"{self.folder}: there is nothing to resume; the fit starts anew")
+            return
+        changed = differences(marker["identity"], self._identity)
+        if changed:
+            raise UsageError(
+                f"{self.folder}: is not of this fit: {'; '.join(changed)}",
+                hint="give the image and the settings of the interrupted run, or start anew without --resume",
+            )
+        self._take_over(marker["commits"])
+
+    def _take_over(self, commits: list[dict[str, Any]]) -> None:
+        assert self.folder is not None
+        for number, entry in enumerate(commits):
+            self._resumed = _read(self.folder, entry)
+            if self._resumed is not None:
+                self._commits = commits[number:]
+                return
+            self._progress.note(f"{self.folder}: the commit in {entry['slot']} is damaged and is not used")
+        self._progress.note(f"{self.folder}: no commit is whole; the fit starts anew")
+
+    @property
+    def resumed_gaussians(self) -> Gaussians | None:
+        """Those of the state to go on from, which make sampling needless."""
+        return None if self._resumed is None else self._resumed.gaussians
+
+    def take_resumed(self) -> Snapshot | None:
+        """The state to go on from, if there is one; handed out once, so that nothing keeps its arrays alive here."""
+        resumed, self._resumed = self._resumed, None
+        return resumed
+
+    def announce(self, count: int, channels: int) -> None:
+        """Say how much room two commits will take, where that is much."""
+        columns, moments = 28 + 4 * channels, 2 * 4 * (5 + channels)
+        most = len(_SLOTS) * count * (columns + 16 + 4 * (3 + channels) + moments)
+        if self.folder is not None and most > _WORTH_SAYING:
+            self._progress.note(f"{self.folder}: the state of the fit will take up to {format_bytes(most)} there")
+
+    def hold(self, state: Callable[[], Snapshot]) -> None:
+        """From now on commit what ``state`` returns at that time; it must be whole whenever a signal may arrive."""
+        self._held = state
+
+    def commit_if_due(self, *, landmark: bool = False) -> None:
+        """Commit if the last one is long enough ago; at a landmark of a long fit in any case."""
+        since = self._began if landmark else self._last
+        if self._held is not None and time.monotonic() - since >= self._interval_s:
+            self.commit()
+
+    def commit(self) -> bool:
+        """Write the state that is held, if it is not there yet; returns whether it is there now.
+
+        A disk that is full, or any other failure to write, is said once, and no further commit is tried.
+        """
+        if self.folder is None or self._held is None:
+            return False
+        with uninterrupted():
+            snapshot = self._held()
+            if self._is_committed(snapshot):
+                return True
+            used = self._commits[0]["slot"] if self._commits else _SLOTS[1]
+            slot = next(name for name in _SLOTS if name != used)
+            try:
+                self.folder.mkdir(exist_ok=True)
+                self._publish(_write(self.folder, slot, snapshot))
+            except OSError as error:
+                failure = error.strerror or str(error)
+                shutil.rmtree(self.folder / slot, ignore_errors=True)
+            else:
+                self._last = time.monotonic()
+                return True
+        self._give_up(failure)
+        return False
+
+    def _is_committed(self, snapshot: Snapshot) -> bool:
+        last = self._commits[0] if self._commits else {}
+        return last.get("stage") == snapshot.stage and last.get("values") == dict(snapshot.values)
+
+    def _publish(self, entry: dict[str, Any]) -> None:
+        """Make ``entry`` the last commit."""
+        assert self.folder is not None
+        commits = [entry, *self._commits[:1]]
+        body = json.dumps({"identity": self._identity, "commits": commits})
+        part = self.folder / f"{_MARKER}.part"
+        with part.open("w") as file:
+            file.write(json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}))
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.folder / _MARKER)
+        for folder in (self.folder, self.folder.parent):
+            _sync(folder)
+        self._commits = commits
+
+    def _give_up(self, failure: str) -> None:
+        folder, self.folder, self._held = self.folder, None, None
+        assert folder is not None
+        kept = "; the last commit stays" if self._commits else ""
+        if not self._commits and not (folder / _MARKER).exists():
+            _remove(folder)
+        self._progress.note(f"{folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
+
+    def remove(self) -> None:
+        """The fit is over: leave nothing behind. What others have put into the folder stays."""
+        folder, self.folder, self._held = self.folder, None, None
+        if folder is not None:
+            _remove(folder)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        folder = self.folder
+        if not isinstance(error, KeyboardInterrupt):
+            return
+        # Another one must not keep the first from being told.
+        with contextlib.suppress(KeyboardInterrupt):
+            self.commit()
+        if self._commits:
+            raise Interrupted(
+                f"interrupted; the state of the fit is in {folder}", hint="the same command with --resume goes on"
+            ) from error
+
+
+def _write(folder: Path, slot: str, snapshot: Snapshot) -> dict[str, Any]:
+    """Write a group and see it onto the disk; returns what the marker has to know of it."""
+    import zarr
+
+    path, arrays = folder / slot, {}
+    if path.exists():
+        shutil.rmtree(path)
+    group = zarr.create_group(store=str(path), zarr_format=3)
+    for name, array in snapshot.arrays.items():
+        chunks = (min(_CHUNK_ROWS, max(len(array), 1)), *array.shape[1:])
+        stored = group.create_array(name, shape=array.shape, chunks=chunks, dtype=array.dtype, compressors=None)
+        for rows in _rows(len(array)):
+            with zarr_alone:
+                stored[rows] = array[rows]
+        arrays[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _crc(array)}
+    for place, _, files in os.walk(path):
+        for name in (*files, "."):
+            _sync(Path(place, name))
+    return {"slot": slot, "stage": snapshot.stage, "values": dict(snapshot.values), "arrays": arrays}
+
+
+def _read(folder: Path, entry: dict[str, Any]) -> Snapshot | None:
+    """The state of a commit; None if it is not whole."""
+    import zarr
+
+    arrays = {}
+    try:
+        group = zarr.open_group(store=str(folder / entry["slot"]), mode="r")
+        for name, wanted in entry["arrays"].items():
+            with zarr_alone:
+                array = np.asarray(group[name][:])
+            if (list(array.shape), array.dtype.str, _crc(array)) != (wanted["shape"], wanted["dtype"], wanted["crc32"]):
+                return None
+            arrays[name] = array
+    except (OSError, LookupError, ValueError, TypeError):
+        return None
+    return Snapshot(entry["stage"], arrays, entry["values"])
+
+
+def _read_marker(path: Path) -> dict[str, Any] | None:
+    """What the marker says; None if there is none, or none that is whole."""
+    try:
+        marker = json.loads(path.read_text())
+        body: str = marker["body"]
+        if zlib.crc32(body.encode()) != marker["crc32"]:
+            return None
+        said: dict[str, Any] = json.loads(body)
+    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+        return None
+    return said
+
+
+def _rows(count: int) -> Iterator[slice]:
+    return (slice(i * _CHUNK_ROWS, (i + 1) * _CHUNK_ROWS) for i in range(math.ceil(count / _CHUNK_ROWS)))
+
+
+def _crc(array: np.ndarray) -> int:
+    crc = 0
+    for rows in _rows(len(array)):
+        crc = zlib.crc32(np.ascontiguousarray(array[rows]).data, crc)
+    return crc
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        # The marker first: without it the rest is nothing.
+        for name in (_MARKER, f"{_MARKER}.part"):
+            (folder / name).unlink(missing_ok=True)
+        for slot in _SLOTS:
+            shutil.rmtree(folder / slot, ignore_errors=True)
+        folder.rmdir()

@@ -1,0 +1,104 @@
+"""What a saved fit belongs to: program, settings, image and plan; and what of that is different now."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from smartsplat_large.config import FitConfig
+from smartsplat_large.lattice import Size, Window
+from smartsplat_large.memory import MiB
+from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.plan import FitPlan
+
+STATE_FORMAT = 1
+"""Of what a saved fit holds. A change of it, or of the program's version, makes older ones unusable."""
+
+Fingerprint: TypeAlias = dict[str, Any]
+"""Plain values, as JSON takes and returns them."""
+
+_PROBE = 64
+_ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
+
+
+def fingerprint(path: Path, source: ImageSource, config: FitConfig, plan: FitPlan) -> Fingerprint:
+    """All that decides the bytes of the file, beside this very machine; the number of workers does not."""
+    return {
+        "version": importlib.metadata.version("smartsplat-large"),
+        "state format": STATE_FORMAT,
+        "image": image_identity(path, source),
+        "settings": dict(_flat(config.to_dict())),
+        "plan": {
+            "Gaussians": plan.gaussians,
+            "block": plan.block,
+            "phases": [[phase.level, phase.steps, phase.ssim] for phase in plan.phases],
+        },
+    }
+
+
+def image_identity(path: Path, source: ImageSource) -> dict[str, Any]:
+    """Cheap to find out even of a terabyte: sizes, the time of the last change, and a hash of some of the content."""
+    meta, found = source.meta, path.stat()
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _samples(path):
+        digest.update(part)
+    if meta.cheap_windows:
+        for window in _probes(meta.size):
+            digest.update(source.read(window).tobytes())
+    return {
+        "size": str(meta.size), "channels": meta.channels, "type of pixels": str(meta.dtype),
+        "bytes": found.st_size, "time of change": found.st_mtime_ns, "content": digest.hexdigest(),
+    }  # fmt: skip
+
+
+def _samples(path: Path) -> Iterator[bytes]:
+    """The first and the last MiB of a file, or the metadata of a zarr folder."""
+    if path.is_dir():
+        yield from ((path / name).read_bytes() for name in _ZARR_METADATA if (path / name).is_file())
+        return
+    with path.open("rb") as file:
+        yield file.read(MiB)
+        file.seek(max(0, path.stat().st_size - MiB))
+        yield file.read(MiB)
+
+
+def _probes(size: Size) -> Iterator[Window]:
+    """Nine small windows: corners, middles of the sides, and the centre."""
+    width, height = min(_PROBE, size.width), min(_PROBE, size.height)
+    for y in (0, (size.height - height) // 2, size.height - height):
+        for x in (0, (size.width - width) // 2, size.width - width):
+            yield Window(x, y, width, height)
+
+
+def differences(before: Fingerprint, now: Fingerprint) -> list[str]:
+    """One phrase for everything that has changed, what explains most first; empty where nothing has."""
+    if any(before.get(name) != now[name] for name in ("version", "state format")):
+        return [f"written by version {before.get('version')}, this is {now['version']}"]
+    changed = [
+        f"the image has changed: its {name} was {old}, is {new}" for name, old, new in _changes(before, now, "image")
+    ]
+    changed += [f"setting {name} was {old}, is {new}" for name, old, new in _changes(before, now, "settings")]
+    if not changed:  # The plan follows from both and, beside them, from the memory limit.
+        changed = [
+            f"the memory limit leads to another plan: {name} was {old}, is {new}"
+            for name, old, new in _changes(before, now, "plan")
+        ]
+    return changed
+
+
+def _changes(before: Fingerprint, now: Fingerprint, part: str) -> Iterator[tuple[str, Any, Any]]:
+    old, new = before.get(part, {}), now[part]
+    for name in [*new, *(name for name in old if name not in new)]:
+        if old.get(name) != new.get(name):
+            yield name, old.get(name, "not set"), new.get(name, "not set")
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

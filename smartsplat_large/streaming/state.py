@@ -1,0 +1,117 @@
+"""The state of a fit between two steps: the best so far, the place in the plan, and both as something to be saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
+
+import numpy as np
+
+from smartsplat_large.config import OptimizerConfig
+from smartsplat_large.fitting.loss import LossSums
+from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.gaussians import Gaussians
+
+_DIVERGED = 2.0
+"""A loss this many times the best one means that the steps were too long."""
+
+_COLUMNS = ("xy", "scale", "rotation", "color")
+_RAW = ("xy", "raw", "mean", "square")
+
+
+@dataclass(slots=True)
+class Best:
+    """The state with the smallest full-size loss so far, and the guard that returns to it."""
+
+    gaussians: Gaussians
+    sums: LossSums | None = None
+    loss: float = math.inf
+    recent: float = math.inf
+    """Smallest loss of late; budget that is moved may cost at first, and is no divergence."""
+    rate: float = 1.0
+    """Factor on all learning rates; halved at every divergence."""
+
+    def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
+        self.recent = min(self.recent, loss)
+        if loss < self.loss:
+            self.gaussians, self.sums, self.loss = gaussians, sums, loss
+
+    def is_lost(self, loss: float) -> bool:
+        return not math.isfinite(loss) or loss > _DIVERGED * self.recent
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a fit has come."""
+
+    phase: int = 0
+    """The phase under way, by its number in the plan."""
+    taken: int = 0
+    """Steps of all phases."""
+    relocated: int = 0
+    """Steps after which budget was moved last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A state to be saved, or one that was. To be saved, its arrays are the fit's own: write them before it goes on."""
+
+    stage: str
+    """What is behind it: ``sampled``, ``solved``, ``descent`` (begun, at least) or ``fitted``."""
+    arrays: Mapping[str, np.ndarray]
+    values: Mapping[str, Any]
+    """Plain values, as JSON takes and returns them. With the stage they tell any two states of one fit apart."""
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """Those every stage has: the start of the next, or the best so far."""
+        return Gaussians(*(self.arrays[name] for name in _COLUMNS))
+
+    @property
+    def best(self) -> Best:
+        """Of a descent, or of what it came to."""
+        told = self.values["best"]
+        sums = None if told["sums"] is None else LossSums(*told["sums"])
+        return Best(self.gaussians, sums, told["loss"], told["recent"], told["rate"])
+
+    @property
+    def place(self) -> Place:
+        """Of a descent."""
+        return Place(**self.values["place"])
+
+    def adam_state(self, config: OptimizerConfig) -> AdamState:
+        """Of a descent, under the settings it had."""
+        told = self.values["adam"]
+        x, y = told["rate_xy"]
+        return AdamState(
+            config, **{name: self.arrays[f"adam_{name}"] for name in _RAW},
+            rate_xy=(x, y), max_scale=told["max_scale"], steps=told["steps"],
+        )  # fmt: skip
+
+
+def start_snapshot(stage: str, gaussians: Gaussians) -> Snapshot:
+    """Before the descent: ``sampled`` or ``solved``."""
+    return Snapshot(stage, _columns(gaussians), {})
+
+
+def descent_snapshot(state: AdamState, best: Best, place: Place) -> Snapshot:
+    """Between two steps."""
+    arrays = _columns(best.gaussians) | {f"adam_{name}": getattr(state, name) for name in _RAW}
+    adam = {"rate_xy": list(state.rate_xy), "max_scale": state.max_scale, "steps": state.steps}
+    return Snapshot("descent", arrays, {"place": asdict(place), "adam": adam, "best": _told(best)})
+
+
+def fitted_snapshot(best: Best) -> Snapshot:
+    """After the last step."""
+    return Snapshot("fitted", _columns(best.gaussians), {"best": _told(best)})
+
+
+def _columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
+    return {name: getattr(gaussians, name) for name in _COLUMNS}
+
+
+def _told(best: Best) -> dict[str, Any]:
+    sums = None if best.sums is None else list(astuple(best.sums))
+    return {"sums": sums, "loss": best.loss, "recent": best.recent, "rate": best.rate}

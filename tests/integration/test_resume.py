@@ -1,0 +1,122 @@
+"""A fit that is killed again and again ends in the very file of one that was left alone."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from .conftest import Command, Start
+
+SETTINGS = ("--preset", "fast", "--gaussians", 400, "--steps", 60, "--no-dashboard")
+Scene = Callable[..., np.ndarray[Any, Any]]
+
+
+@pytest.fixture
+def image(scene: Scene, tmp_path: Path) -> Path:
+    """A picture that a fit takes through two levels."""
+    path = tmp_path / "a.npy"
+    np.save(path, scene(260, 300, 3))
+    return path
+
+
+@pytest.fixture
+def expected(command: Command, image: Path, tmp_path: Path) -> bytes:
+    """The file of a fit that was left alone."""
+    assert command("fit", image, "-o", tmp_path / "whole.ssplat", *SETTINGS, "-q").code == 0
+    return (tmp_path / "whole.ssplat").read_bytes()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_random_kills_do_not_change_the_file(
+    start: Start, command: Command, image: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:  # fmt: skip
+    # What a process that was killed leaves in its temporary folder is for the system to clear away.
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("of-the-killed")))
+    monkeypatch.setenv("SMARTSPLAT_COMMIT_S", "0.03")
+    out, state, moments = tmp_path / "a.ssplat", tmp_path / "a.ssplat.state", random.Random(1)
+    for workers in (1, 2, 1, 2):
+        process = start("fit", image, "-o", out, *SETTINGS, "--resume", "--workers", workers)
+        before = {path: path.stat().st_mtime_ns for path in state.glob("commit.json")}
+        wait_until(
+            lambda p=process, b=before: (
+                p.poll() is not None
+                or any(path.stat().st_mtime_ns != b.get(path) for path in state.glob("commit.json"))
+            )
+        )
+        time.sleep(moments.uniform(0, 0.6))
+        process.kill()
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL
+        assert not out.exists()
+    done = command("fit", image, "-o", out, *SETTINGS, "--resume")
+    assert done.code == 0, done.err
+    assert "starts anew" not in done.err
+    assert out.read_bytes() == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npy", "whole.ssplat", "a.ssplat"}
+
+
+def test_an_interrupt_names_the_way_on(
+    start: Start, command: Command, image: Path, expected: bytes, tmp_path: Path
+) -> None:
+    out = tmp_path / "a.ssplat"
+    process = start("fit", image, "-o", out, *SETTINGS)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("solving colours"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stdout) == (5, ""), stderr
+    assert stderr.splitlines()[-2:] == [
+        f"error: interrupted; the state of the fit is in {out}.state",
+        "hint: the same command with --resume goes on",
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npy", "whole.ssplat", "a.ssplat.state"}
+
+    changed = command("fit", image, "-o", out, *SETTINGS, "--resume", "--seed", 7, "-q")
+    assert changed.code == 2
+    assert "is not of this fit: setting seed was 0, is 7" in changed.err
+    assert "hint: " in changed.err
+
+    again = command("fit", image, "-o", out, *SETTINGS, "--resume")
+    assert again.code == 0, again.err
+    assert re.search(r"going on after \d+ of 60 steps", again.err) or "encode" in again.err
+    assert out.read_bytes() == expected
+    assert not Path(f"{out}.state").exists()
+
+
+def test_another_image_is_not_gone_on_with(
+    start: Start, command: Command, image: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "a.ssplat"
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("smartsplat_large.api.encode_within", interrupted)
+    assert command("fit", image, "-o", out, *SETTINGS, "-q").code == 5
+    monkeypatch.undo()
+    np.save(image, 255 - scene(260, 300, 3))
+    done = command("fit", image, "-o", out, *SETTINGS, "--resume", "-q")
+    assert done.code == 2
+    assert "the image has changed: its " in done.err
+    anew = command("fit", image, "-o", out, *SETTINGS)
+    assert anew.code == 0
+    assert "--resume would go on from here; this fit starts anew" in anew.err
+    assert not Path(f"{out}.state").exists()

@@ -1,0 +1,374 @@
+"""Saved fits: the same end wherever they were cut, nothing half-written believed, nothing foreign taken over."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from smartsplat_large.array_types import Moments
+from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.errors import Interrupted, UsageError
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.progress import Silent
+from smartsplat_large.render.base import Gradients, Projection
+from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.sampling import sample
+from smartsplat_large.source import ArraySource
+from smartsplat_large.streaming import checkpoint as checkpoints
+from smartsplat_large.streaming.checkpoint import Checkpoint
+from smartsplat_large.streaming.fingerprint import differences, fingerprint
+from smartsplat_large.streaming.fit import fit_gaussians
+from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.signals import uninterrupted
+from smartsplat_large.streaming.state import Best, start_snapshot
+from smartsplat_large.streaming.workers import open_workers
+
+CONFIG = dataclasses.replace(
+    PRESETS["fast"].replace(ratio=None, gaussians=90, steps=12, relocate_every=3, solve_iterations=2), coarse_share=0.5
+)
+IDENTITY = {"version": "1", "state format": 1, "image": {}, "settings": {}, "plan": {}}
+
+
+class Notes(Silent):
+    """Remembers what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+class Steps(Silent):
+    """Counts steps; the process is killed after the ``last`` of them, before anything is made of it."""
+
+    def __init__(self, last: int = 0) -> None:
+        self.last, self.taken = last, 0
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        self.taken += "level" in facts
+        if "level" in facts and self.taken == self.last:
+            raise Killed
+
+
+class Signalled(CpuRenderer):
+    """A renderer in whose n-th call for gradients a signal comes."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.calls = at, 0
+
+    def gradients(
+        self, gaussians: Gaussians, projection: Projection, moments: Moments, pitch: float, rows: slice, out: Gradients
+    ) -> None:
+        self.calls += 1
+        if self.calls == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+        super().gradients(gaussians, projection, moments, pitch, rows, out)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No power is cut here; some disks take a tenth of a second for every file."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    """Ctrl-C raises, even where the tests were started in the background and it would be ignored."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, usual)
+
+
+def picture() -> ArraySource:
+    y, x = np.mgrid[:160, :220]
+    waves = 128 + 60 * np.sin(x / 9) + 50 * np.cos((x + 2 * y) / 15) + 30 * (x > y)
+    return ArraySource(np.stack([waves, waves[::-1], 255 - waves], axis=2).clip(0, 255).astype(np.uint8), levels=3)
+
+
+def opened(folder: Path, notes: Notes | None = None, *, resume: bool = True, interval_s: float = 0.0) -> Checkpoint:
+    checkpoint = Checkpoint(folder, IDENTITY, notes or Notes(), interval_s=interval_s)
+    checkpoint.open(resume=resume)
+    return checkpoint
+
+
+def fit(
+    checkpoint: Checkpoint | None, config: FitConfig = CONFIG, *, steps: Steps | None = None,
+    renderer: CpuRenderer | None = None, workers: int = 1,
+) -> Best:  # fmt: skip
+    source, count = picture(), config.gaussians or 1
+    plan = plan_fit(source.meta.size, 3, 1, count, config, memory_bytes=1 << 40, workers=1)
+    checkpoint = checkpoint or Checkpoint.none(Silent())
+    with open_workers(workers, progress=Silent()) as pool, checkpoint:
+        initial = checkpoint.resumed_gaussians or sample(
+            source.read, source.meta.size, 3, source.meta.dtype, count, config.sampling, 0, workers=1
+        )
+        return fit_gaussians(
+            source, renderer or CpuRenderer(), initial, plan, config, pool, steps or Steps(), 0, checkpoint
+        )
+
+
+@pytest.fixture(scope="module")
+def whole() -> Best:
+    """The fit without a cut."""
+    return fit(None)
+
+
+def assert_identical(a: Best, b: Best) -> None:
+    assert (a.sums, a.loss, a.recent, a.rate) == (b.sums, b.loss, b.recent, b.rate)
+    for column in ("xy", "scale", "rotation", "color"):
+        np.testing.assert_array_equal(getattr(a.gaussians, column), getattr(b.gaussians, column))
+
+
+@pytest.mark.parametrize("at", [1, 6, 7, 12])
+def test_a_fit_that_was_killed_goes_on_as_if_nothing_had_been(at: int, whole: Best, tmp_path: Path) -> None:
+    """In every phase, beside relocations; commits after each step, so the last one is of the step before."""
+    with pytest.raises(Killed):
+        fit(opened(tmp_path / "state"), steps=Steps(at))
+    steps = Steps()
+    assert_identical(fit(opened(tmp_path / "state"), steps=steps, workers=3), whole)
+    assert steps.taken == 12 - (at - 1)
+
+
+@pytest.mark.parametrize("at", [1, 4, 9, 13])
+@pytest.mark.usefixtures("_signals")
+def test_an_interrupt_commits_whatever_the_interval(at: int, whole: Best, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted, match="state of the fit is in") as caught:
+        fit(opened(tmp_path / "state", interval_s=1e9), renderer=Signalled(at))
+    assert "--resume" in caught.value.hint
+    place = marker(tmp_path / "state")["commits"][0]["values"].get("place", {"taken": 0})
+    steps = Steps()
+    assert_identical(fit(opened(tmp_path / "state", interval_s=1e9), steps=steps), whole)
+    assert steps.taken == 12 - place["taken"]
+
+
+def test_a_fit_that_diverged_resumes_with_its_lower_rates(tmp_path: Path) -> None:
+    wild = CONFIG.replace(optimizer=dataclasses.replace(CONFIG.optimizer, lr_color=5.0, lr_scale=3.0))
+    with pytest.raises(Killed):
+        fit(opened(tmp_path / "state"), wild, steps=Steps(10))
+    resumed, straight = fit(opened(tmp_path / "state"), wild), fit(None, wild)
+    assert straight.rate < 1
+    assert_identical(resumed, straight)
+
+
+def test_after_the_last_step_nothing_is_left_to_do(whole: Best, tmp_path: Path) -> None:
+    fit(opened(tmp_path / "state"))
+    steps = Steps()
+    assert_identical(fit(opened(tmp_path / "state"), steps=steps), whole)
+    assert steps.taken == 0
+
+
+def test_a_short_fit_writes_nothing_and_a_finished_one_leaves_nothing(tmp_path: Path) -> None:
+    fit(opened(tmp_path / "state", interval_s=30))
+    assert list(tmp_path.iterdir()) == []
+    checkpoint = opened(tmp_path / "state")
+    fit(checkpoint)
+    (tmp_path / "state" / "mine").touch()
+    checkpoint.remove()
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["mine"]
+
+
+def marker(folder: Path) -> dict[str, Any]:
+    said = json.loads(json.loads((folder / "commit.json").read_text())["body"])
+    assert isinstance(said, dict)
+    return said
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def zeroed(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize(
+    ("harm", "name"),
+    [(cut_short, "adam_mean/c/0/0"), (zeroed, "color/c/0/0"), (zeroed, "xy/zarr.json"), (Path.unlink, "zarr.json")],
+)
+def test_a_torn_commit_falls_back_to_the_one_before(
+    harm: Callable[[Path], None], name: str, whole: Best, tmp_path: Path
+) -> None:
+    state, notes = tmp_path / "state", Notes()
+    with pytest.raises(Killed):
+        fit(opened(state), steps=Steps(8))
+    last, before = marker(state)["commits"]
+    assert last["values"]["place"]["taken"] == before["values"]["place"]["taken"] + 1
+    harm(state / last["slot"] / name)
+    steps = Steps()
+    assert_identical(fit(opened(state, notes), steps=steps), whole)
+    assert steps.taken == 12 - (8 - 2)
+    assert f"the commit in {last['slot']} is damaged" in notes.said[0]
+
+
+@pytest.mark.parametrize("harm", [cut_short, Path.unlink])
+def test_without_a_whole_marker_or_commit_the_fit_starts_anew(
+    harm: Callable[[Path], None], whole: Best, tmp_path: Path
+) -> None:
+    for name in ("commit.json", "?/zarr.json"):
+        state, notes = tmp_path / "state", Notes()
+        with pytest.raises(Killed):
+            fit(opened(state), steps=Steps(6))
+        for path in state.glob(name):
+            harm(path)
+        assert_identical(fit(opened(state, notes)), whole)
+        assert "starts anew" in notes.said[-1]
+        opened(state).remove()
+
+
+def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
+    whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every place where something has just been written and is awaited on the disk."""
+    sync, left = checkpoints._sync, [0]
+
+    def fatal(path: Path) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Killed
+        sync(path)
+
+    for after in (100, 140):
+        state = tmp_path / str(after)
+        left[0] = after
+        monkeypatch.setattr(checkpoints, "_sync", fatal)
+        with pytest.raises(Killed):
+            fit(opened(state))
+        monkeypatch.undo()
+        assert_identical(fit(opened(state, interval_s=30)), whole)
+
+
+def test_a_full_disk_is_said_once_and_does_no_harm(
+    whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, left, notes = checkpoints._sync, [200], Notes()
+
+    def full(path: Path) -> None:
+        left[0] -= 1
+        if left[0] <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        sync(path)
+
+    monkeypatch.setattr(checkpoints, "_sync", full)
+    assert_identical(fit(opened(tmp_path / "state", notes, resume=False)), whole)
+    assert [note for note in notes.said if "No space left on device" in note] == notes.said
+    assert len(notes.said) == 1
+    monkeypatch.undo()
+    assert_identical(fit(opened(tmp_path / "state", notes)), whole)
+
+
+def test_a_place_that_cannot_be_written_leaves_nothing(whole: Best, tmp_path: Path) -> None:
+    notes = Notes()
+    (tmp_path / "state").write_text("a file")
+    assert_identical(fit(opened(tmp_path / "state", notes, resume=False)), whole)
+    assert len(notes.said) == 1
+    assert "the fit goes on without" in notes.said[0]
+    assert (tmp_path / "state").read_text() == "a file"
+
+
+def test_without_resume_the_state_is_said_and_replaced(whole: Best, tmp_path: Path) -> None:
+    state, notes = tmp_path / "state", Notes()
+    with pytest.raises(Killed):
+        fit(opened(state), steps=Steps(5))
+    steps = Steps()
+    assert_identical(fit(opened(state, notes, resume=False), steps=steps), whole)
+    assert steps.taken == 12
+    assert "--resume would go on" in notes.said[0]
+    assert marker(state)["commits"][0]["stage"] == "fitted"
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    notes = Notes()
+    opened(tmp_path / "state", notes)
+    assert "nothing to resume" in notes.said[0]
+
+
+def test_room_is_announced_where_it_is_much(tmp_path: Path) -> None:
+    notes = Notes()
+    for count in (1_000_000, 10_000_000):
+        opened(tmp_path / "state", notes, resume=False).announce(count, 3)
+    assert len(notes.said) == 1
+    assert "2.68 GiB" in notes.said[0]
+
+
+def test_the_announced_room_is_the_measured_one(tmp_path: Path) -> None:
+    fit(opened(tmp_path / "state"), CONFIG.replace(gaussians=5000, steps=2))
+    assert sum(path.stat().st_size for path in (tmp_path / "state").rglob("c/**/*") if path.is_file()) <= 2 * 5000 * 144
+
+
+def test_arrays_of_several_chunks_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_CHUNK_ROWS", 7)
+    r = np.random.default_rng(0)
+    f32 = np.float32
+    many = Gaussians(
+        r.random((30, 2)), r.random((30, 2)).astype(f32), r.random(30).astype(f32), r.random((30, 1)).astype(f32)
+    )
+    checkpoint = opened(tmp_path / "state")
+    checkpoint.hold(lambda: start_snapshot("sampled", many))
+    assert checkpoint.commit()
+    back = opened(tmp_path / "state").resumed_gaussians
+    assert back is not None
+    for column in ("xy", "scale", "rotation", "color"):
+        np.testing.assert_array_equal(getattr(back, column), getattr(many, column))
+
+
+def test_every_change_is_named(tmp_path: Path) -> None:
+    image, source = tmp_path / "a.png", picture()
+    image.write_bytes(b"some bytes")
+    plan = plan_fit(source.meta.size, 3, 1, 90, CONFIG, memory_bytes=1 << 40, workers=1)
+    before = fingerprint(image, source, CONFIG, plan)
+    assert differences(json.loads(json.dumps(before)), fingerprint(image, source, CONFIG, plan)) == []
+
+    other = CONFIG.replace(steps=30, loss=dataclasses.replace(CONFIG.loss, l2=0.5), ratio=20.0)
+    assert differences(before, fingerprint(image, source, other, dataclasses.replace(plan, block=64))) == [
+        "setting ratio was not set, is 20.0", "setting steps was 12, is 30", "setting loss.l2 was 1.0, is 0.5",
+        "setting gaussians was 90, is not set",
+    ]  # fmt: skip
+    assert differences(before, fingerprint(image, source, CONFIG, dataclasses.replace(plan, block=64))) == [
+        f"the memory limit leads to another plan: block was {plan.block}, is 64"
+    ]
+    found = image.stat()
+    image.write_bytes(b"same bytes")
+    os.utime(image, ns=(found.st_atime_ns, found.st_mtime_ns))
+    (changed,) = differences(before, fingerprint(image, source, CONFIG, plan))
+    assert changed.startswith("the image has changed: its content was ")
+    image.write_bytes(b"more bytes than before")
+    assert "the image has changed: its bytes was 10, is 22" in differences(
+        before, fingerprint(image, source, CONFIG, plan)
+    )
+    now = before | {"version": "9.9"}
+    assert differences(before, now) == [f"written by version {before['version']}, this is 9.9"]
+
+
+def test_what_has_changed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        fit(opened(tmp_path / "state"), steps=Steps(3))
+    other = Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, Silent())
+    with pytest.raises(UsageError, match="setting seed was not set, is 1") as caught:
+        other.open(resume=True)
+    assert caught.value.hint is not None
+    assert "without --resume" in caught.value.hint
+
+
+@pytest.mark.usefixtures("_signals")
+def test_signals_wait_for_the_end_of_a_change() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():  # noqa: PT012
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
