@@ -38,6 +38,7 @@ from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
+from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr, most_that_fit
 from smartsplat_large.streaming.view import View, from_full_size
 from smartsplat_large.streaming.workers import Workers, default_count, has_dashboard, open_workers
 
@@ -99,9 +100,17 @@ def fit(
         watched = has_dashboard() if dashboard is None else dashboard
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
-        plan, spare = _planned(meta, count, config, memory_bytes, threads)
-        levels = plan.coarsest + 1
-        state = None if resume is None else target.with_name(f"{target.name}.state")
+
+        def planned(count: int) -> tuple[FitPlan, int]:
+            return _planned(meta, count, config, memory_bytes, threads)
+
+        if config.psnr is not None:
+            count = most_that_fit(count, planned)
+        plan, spare = planned(count)
+        # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
+        levels = (plan if config.psnr is None else planned(1)[0]).coarsest + 1
+        # A search for a quality takes several fits; none of them is saved.
+        state = None if resume is None or config.psnr is not None else target.with_name(f"{target.name}.state")
         checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, plan), progress)
         checkpoint.open(resume=bool(resume))
         checkpoint.announce(count, meta.channels)
@@ -113,13 +122,18 @@ def fit(
             working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
             checkpoint,
         ):
-            initial = checkpoint.resumed_gaussians or sample(
-                copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
-                workers=threads, progress=progress,
-            )  # fmt: skip
-            best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, room, checkpoint)
-            progress.start("encode", 1, "file")
-            encoded = encode_within(best.gaussians, copy, CpuRenderer(), config, limit, pool, progress)
+            if config.psnr is not None:
+                encoded = encode_to_psnr(
+                    QualityTask(copy, CpuRenderer(), config, planned, count, room, Path(folder), pool, progress), config.psnr
+                )  # fmt: skip
+            else:
+                initial = checkpoint.resumed_gaussians or sample(
+                    copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
+                    workers=threads, progress=progress,
+                )  # fmt: skip
+                best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, room, checkpoint)
+                progress.start("encode", 1, "file")
+                encoded = encode_within(best.gaussians, copy, CpuRenderer(), config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()
             progress.advance()

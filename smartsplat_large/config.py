@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args, get_type_hints
 
 from smartsplat_large.errors import UsageError
 
-TARGETS = ("ratio", "bytes", "gaussians")
+TARGETS = ("ratio", "bytes", "psnr", "gaussians")
 """What a fit may aim at; exactly one of them is given."""
 
 
@@ -125,6 +125,8 @@ class FitConfig:
     """Raw bytes / file bytes. A promise, except under ``paper``, where it only sets N by eq. 5."""
     bytes: int | None = None
     """Size of the file, instead of a ratio: kept to like one."""
+    psnr: float | None = None
+    """dB that the file shall restore, up to a tenth more, instead of a size; takes several fits."""
     gaussians: int | None = None
     """Number of Gaussians to fit, instead of a size; those that show nothing are not written."""
     steps: int = 1000
@@ -150,13 +152,15 @@ class FitConfig:
     def __post_init__(self) -> None:
         if sum(getattr(self, name) is not None for name in TARGETS) != 1:
             raise UsageError(
-                "give one of a ratio, a number of bytes and a number of Gaussians",
-                hint="--ratio 50, --bytes 500kB, or --gaussians 10000",
+                "give one of a ratio, a number of bytes, a PSNR and a number of Gaussians",
+                hint="--ratio 50, --bytes 500kB, --psnr 30, or --gaussians 10000",
             )
         if self.ratio is not None:
             _require(self.ratio > 0, "ratio", self.ratio, "above 0")
         if self.bytes is not None:
             _require(self.bytes >= 1, "bytes", self.bytes, "at least 1")
+        if self.psnr is not None:
+            _require(5 <= self.psnr <= 80, "psnr", self.psnr, "5 to 80 dB")
         if self.gaussians is not None:
             _require(self.gaussians >= 1, "gaussians", self.gaussians, "at least 1")
         _require(self.solve_iterations >= 0, "solve_iterations", self.solve_iterations, "0 or more")

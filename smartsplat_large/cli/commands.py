@@ -62,6 +62,7 @@ def program() -> None:
 @click.option(
     "--bytes", "size_bytes", metavar="SIZE", callback=to_optional_bytes, help="Size of the file, instead of a ratio."
 )
+@click.option("--psnr", type=float, metavar="DB", help="PSNR of the restored picture, instead of a ratio.")
 @click.option("--gaussians", type=int, metavar="N", help="Number of Gaussians, instead of a ratio.")
 @click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
@@ -82,7 +83,7 @@ def program() -> None:
 @json_option
 @quiet_option
 def fit(
-    image: str, output: str | None, ratio: float | None, size_bytes: int | None, gaussians: int | None,
+    image: str, output: str | None, ratio: float | None, size_bytes: int | None, psnr: float | None, gaussians: int | None,
     preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
     dashboard: bool | None, resume: bool, overwrite: bool, seed: int | None, device: str, config_file: Path | None,
     as_json: bool, quiet: bool,
@@ -97,7 +98,7 @@ def fit(
         )
     config = fit_config(
         preset_name=preset_name, file=config_file, steps=steps, seed=seed,
-        targets={"ratio": ratio, "bytes": size_bytes, "gaussians": gaussians},
+        targets={"ratio": ratio, "bytes": size_bytes, "psnr": psnr, "gaussians": gaussians},
     )  # fmt: skip
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.fit(

@@ -11,14 +11,14 @@ from typing import Any
 from smartsplat_large import sampling
 from smartsplat_large.codec import Encoded, encode, encode_to_budget
 from smartsplat_large.codec.budget import affordable
-from smartsplat_large.codec.writer import Extras
+from smartsplat_large.codec.writer import Extras, visible_index
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source import ImageMeta, ImageSource
-from smartsplat_large.streaming.finish import finish_within
+from smartsplat_large.streaming.finish import finish_at, finish_within
 from smartsplat_large.streaming.workers import Workers
 
 SMALLEST_RATIO = 2.0
@@ -37,6 +37,8 @@ FREE_FINENESS = 2.0
 def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None]:
     """How many Gaussians to fit, and how many bytes the file may have (None: as many as it takes).
 
+    For a PSNR: the most that are of use.
+
     Raises
     ------
     UsageError
@@ -44,8 +46,9 @@ def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None
     """
     if config.gaussians is not None:
         return config.gaussians, None
-    assert config.ratio is not None or config.bytes is not None
-    ratio = meta.raw_bytes / config.bytes if config.bytes is not None else config.ratio or 0.0
+    ratio = SMALLEST_RATIO if config.psnr is not None else config.ratio or 0.0
+    if config.bytes is not None:
+        ratio = meta.raw_bytes / config.bytes
     if ratio < SMALLEST_RATIO:
         raise UsageError(
             f"{meta.name}: ratio {ratio:g}; the smallest that is of use is {SMALLEST_RATIO:g}",
@@ -59,7 +62,7 @@ def gaussian_budget(meta: ImageMeta, config: FitConfig) -> tuple[int, int | None
             hint=f"--ratio {largest} or lower" if largest >= SMALLEST_RATIO
             else "so small a picture cannot shrink; --gaussians N fits it all the same",
         )  # fmt: skip
-    if config.preset == "paper":
+    if config.preset == "paper" and config.psnr is None:
         return sampling.budget(meta.size, ratio, channels=meta.channels, itemsize=meta.dtype.itemsize), limit
     count = math.floor((limit - SMALLEST_FILE) / BYTES_PER_GAUSSIAN[meta.channels])
     return max(count, 1), limit
@@ -91,6 +94,25 @@ def encode_within(
     if encoded.dropped_extras:
         progress.note(f"to keep to {limit} bytes, left out: {', '.join(encoded.dropped_extras)}")
     return encoded
+
+
+def encode_at(
+    gaussians: Gaussians, step_index: int, source: ImageSource, renderer: BlockRenderer, config: FitConfig, workers: Workers,
+    progress: Progress,
+) -> Encoded:  # fmt: skip
+    """The file of a fit at one amplitude step, whatever its size, with what a budget of that size would carry."""
+    meta = source.meta
+    extras, dropped = affordable(extras_of(meta, config), usual_bytes(len(gaussians), meta))
+    seen = gaussians.take(visible_index(gaussians, meta.size))
+    encoded = finish_at(
+        seen, step_index, 8 * meta.dtype.itemsize, extras, source, renderer, workers, progress, config.finish_passes
+    )
+    return dataclasses.replace(encoded, dropped_extras=dropped)
+
+
+def usual_bytes(count: int, meta: ImageMeta) -> int:
+    """What a ratio gives a file of ``count`` Gaussians."""
+    return SMALLEST_FILE + math.ceil(count * BYTES_PER_GAUSSIAN[meta.channels])
 
 
 def extras_of(meta: ImageMeta, config: FitConfig) -> Extras:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from smartsplat_large.lattice import Window
 from smartsplat_large.metrics import Score, core_windows, halo_window, merge_scores, score_window
@@ -33,6 +36,21 @@ def score_file(source: ImageSource, view: View, workers: Workers, progress: Prog
         scores.append(score)
         progress.advance(core.pixels / 1e6)
     return merge_scores(scores)
+
+
+def measure_psnr(source: ImageSource, view: View, workers: Workers) -> float:
+    """The PSNR of :func:`score_file` alone, which takes a fraction of its time; infinite for identical pictures."""
+    cores = core_windows(source.meta.size)
+    squared = sum(workers.map(squared_error, Comparison(source, view, cores), range(len(cores))))
+    mean = squared / (source.meta.size.pixels * source.meta.channels)
+    return -10 * math.log10(mean) if mean else math.inf
+
+
+def squared_error(comparison: Comparison, index: int) -> float:
+    """The task of one window: its sum of squared differences."""
+    core = comparison.cores[index]
+    difference = to_planes(comparison.view.read(core)) - to_planes(comparison.source.read(core))
+    return float(np.square(difference, dtype=np.float64).sum())
 
 
 def score_core(comparison: Comparison, index: int) -> Score:

@@ -76,6 +76,21 @@ class Finish:
         self.progress.advance()
 
 
+def finish_at(
+    gaussians: Gaussians, step_index: int, bits: int, extras: Extras, source: ImageSource, renderer: BlockRenderer,
+    workers: Workers, progress: Progress, passes: int,
+) -> Encoded:  # fmt: skip
+    """The file of an amplitude step, after some passes at the usual price, whatever its size.
+
+    A finer step gives a larger file of fewer errors. The same arguments give the same bytes.
+    """
+    progress.start("finish", passes, "passes")
+    finish = Finish.begin(gaussians, step_index, bits, extras, source, renderer, workers, progress)
+    for _ in range(passes):
+        finish.improve(PRICE)
+    return finish.encoded
+
+
 def finish_within(
     plain: Encoded, gaussians: Gaussians, budget_bytes: int, bits: int, extras: Extras, source: ImageSource,
     renderer: BlockRenderer, workers: Workers, progress: Progress, passes: int,

@@ -13,7 +13,7 @@ from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Window
 
 UNSET = dict(preset_name=None, file=None, steps=None, seed=None)
-TARGETS = ("ratio", "bytes", "gaussians")
+TARGETS = ("ratio", "bytes", "psnr", "gaussians")
 
 
 def config_of(**given: object) -> FitConfig:
@@ -52,6 +52,18 @@ def test_a_ratio_replaces_the_number_that_the_file_gives(tmp_path: Path) -> None
     path.write_text("gaussians = 100\n")
     assert config_of(file=path).gaussians == 100
     assert (config_of(file=path, ratio=20.0).ratio, config_of(file=path, ratio=20.0).gaussians) == (20.0, None)
+
+
+def test_a_psnr_replaces_the_ratio_and_excludes_it(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text("psnr = 31\n")
+    assert (config_of(file=path).psnr, config_of(file=path).ratio) == (31.0, None)
+    assert (config_of(file=path, ratio=20.0).psnr, config_of(psnr=28.5).ratio) == (None, None)
+    with pytest.raises(UsageError, match="--ratio and --psnr exclude each other"):
+        config_of(ratio=5.0, psnr=30.0)
+    for wrong in (4.9, 80.1, float("nan"), float("inf")):
+        with pytest.raises(UsageError, match=r"psnr = .* is out of range"):
+            config_of(psnr=wrong)
 
 
 def test_ratio_and_number_exclude_each_other() -> None:

@@ -30,6 +30,36 @@ def test_ratio_is_a_promise(
     assert preset == "paper" or done.json["bytes"] >= 0.97 * budget - 2
 
 
+@pytest.mark.parametrize("target", [25, 27.5, 33])
+def test_psnr_is_a_promise(command: Command, tmp_path: Path, scene: Callable[..., np.ndarray], target: float) -> None:
+    image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
+    texture = np.random.default_rng(0).normal(0, 6, (110, 150, 3))
+    np.save(image, (scene(110, 150, 3) + texture).clip(0, 255).astype(np.uint8))
+    done = command("fit", image, "-o", out, "--psnr", target, "--preset", "fast", "--steps", 30, "--json")
+    assert done.code == 0
+    assert target <= done.json["psnr"] <= target + 0.1
+    assert command("eval", out, image, "--json").json["psnr"] == done.json["psnr"]
+    assert "could not be met" not in done.err
+
+
+def test_a_psnr_of_a_photograph_whoever_does_the_work(command: Command, picture: Path, tmp_path: Path) -> None:
+    for name, workers in (("a", 1), ("b", 3)):
+        done = command(
+            "fit", picture, "-o", tmp_path / name, "--psnr", 24, "--preset", "fast", "--workers", workers, "--json"
+        )
+        assert 24 <= done.json["psnr"] <= 24.1
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("target", [5, 80])
+def test_a_psnr_out_of_reach_still_gives_a_file(command: Command, tmp_path: Path, target: float) -> None:
+    image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
+    np.save(image, np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8))
+    done = command("fit", image, "-o", out, "--psnr", target, *FAST, "--json")
+    assert done.code == 0
+    assert f"{target} dB could not be met: the nearest file has {done.json['psnr']:.2f} dB" in done.err
+
+
 def test_a_ratio_without_a_gaussian_names_one_that_works(command: Command, picture: Path, tmp_path: Path) -> None:
     out = tmp_path / "a.ssplat"
     refused = command("fit", picture, "-o", out, "--ratio", 5000, *FAST)
