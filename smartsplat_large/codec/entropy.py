@@ -323,6 +323,8 @@ class Decoder:
             first, model = self._tables.tokens((stream, context))
             tokens[at] = first if model is None else first + self._coder.decode(model, len(at)).astype(np.int64)
         sizes = token_sizes(tokens, signed)
+        if sizes.max(initial=1) == 1:
+            return tokens - (MAGNITUDES - 1) if signed else tokens
         low = self.uniform("", np.minimum(sizes, 1 << 16), None)
         high = self.uniform("", np.maximum(sizes >> 16, 1), None)
         return untokenize(tokens, low + (high << 16), signed)

@@ -59,7 +59,8 @@ class SplatFile:
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians
         self._lock = threading.Lock()
-        self._cache: OrderedDict[Entry, Gaussians] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], Gaussians] = OrderedDict()
+        self._held = 0
         self._file = ByteFile(self.path)
         try:
             self._directory = read_directory(self._file)
@@ -241,9 +242,10 @@ class SplatFile:
 
     def _block(self, entry: Entry, on_damage: OnDamage) -> Gaussians | None:
         with self._lock:
-            if entry in self._cache:
-                self._cache.move_to_end(entry)
-                return self._cache[entry]
+            key = (entry.layer, entry.number)  # far cheaper to hash than the entry
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         symbols = self._symbols(entry, on_damage)
         if symbols is None:
             return None
@@ -253,10 +255,12 @@ class SplatFile:
 
     def _remember(self, entry: Entry, decoded: Gaussians) -> None:
         with self._lock:
-            self._cache[entry] = decoded
-            held = sum(map(len, self._cache.values()))
-            while held > self._limit and self._cache:
-                held -= len(self._cache.popitem(last=False)[1])
+            key = (entry.layer, entry.number)
+            replaced = self._cache.pop(key, None)
+            self._held += len(decoded) - (len(replaced) if replaced is not None else 0)
+            self._cache[key] = decoded
+            while self._held > self._limit and self._cache:
+                self._held -= len(self._cache.popitem(last=False)[1])
 
 
 def _reopen(kind: type[SplatFile], path: Path, cached_gaussians: int) -> SplatFile:
