@@ -59,6 +59,7 @@ class Checkpoint:
         self._held: Callable[[], Snapshot] | None = None
         self._commits: list[dict[str, Any]] = []
         self._resumed: Snapshot | None = None
+        self._failed = False
 
     @classmethod
     def none(cls, progress: Progress) -> Self:
@@ -76,14 +77,17 @@ class Checkpoint:
         if self.folder is None:
             return
         marker = _read_marker(self.folder / _MARKER)
-        if not resume:
-            if marker is not None:
-                self._progress.note(f"{self.folder}: --resume would go on from here; this fit starts anew")
-            return
         if marker is None:
-            self._progress.note(f"{self.folder}: there is nothing to resume; the fit starts anew")
+            if resume:
+                self._progress.note(f"{self.folder}: there is nothing to resume; the fit starts anew")
             return
         changed = differences(marker["identity"], self._identity)
+        if not resume:
+            found = (
+                "is the state of another fit, which this one replaces" if changed else "--resume would go on from here"
+            )
+            self._progress.note(f"{self.folder}: {found}; this fit starts anew")
+            return
         if changed:
             raise UsageError(
                 f"{self.folder}: is not of this fit: {'; '.join(changed)}",
@@ -133,7 +137,7 @@ class Checkpoint:
 
         A disk that is full, or any other failure to write, is said once, and no further commit is tried.
         """
-        if self.folder is None or self._held is None:
+        if self.folder is None or self._held is None or self._failed:
             return False
         with uninterrupted():
             snapshot = self._held()
@@ -173,16 +177,16 @@ class Checkpoint:
         self._commits = commits
 
     def _give_up(self, failure: str) -> None:
-        folder, self.folder, self._held = self.folder, None, None
-        assert folder is not None
+        assert self.folder is not None
+        self._failed = True
         kept = "; the last commit stays" if self._commits else ""
-        if not self._commits and not (folder / _MARKER).exists():
-            _remove(folder)
-        self._progress.note(f"{folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
+        if not self._commits and not (self.folder / _MARKER).exists():
+            _remove(self.folder)
+        self._progress.note(f"{self.folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
 
     def remove(self) -> None:
         """The fit is over: leave nothing behind. What others have put into the folder stays."""
-        folder, self.folder, self._held = self.folder, None, None
+        folder, self.folder, self._held, self._commits = self.folder, None, None, []
         if folder is not None:
             _remove(folder)
 
@@ -192,7 +196,6 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        folder = self.folder
         if not isinstance(error, KeyboardInterrupt):
             return
         # Another one must not keep the first from being told.
@@ -200,7 +203,7 @@ class Checkpoint:
             self.commit()
         if self._commits:
             raise Interrupted(
-                f"interrupted; the state of the fit is in {folder}", hint="the same command with --resume goes on"
+                f"interrupted; the state of the fit is in {self.folder}", hint="the same command with --resume goes on"
             ) from error
 
 

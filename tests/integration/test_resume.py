@@ -49,7 +49,7 @@ def test_random_kills_do_not_change_the_file(
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("of-the-killed")))
     monkeypatch.setenv("SMARTSPLAT_COMMIT_S", "0.03")
     out, state, moments = tmp_path / "a.ssplat", tmp_path / "a.ssplat.state", random.Random(1)
-    for workers in (1, 2, 1, 2):
+    for workers in (1, 2, 1):
         process = start("fit", image, "-o", out, *SETTINGS, "--resume", "--workers", workers)
         before = {path: path.stat().st_mtime_ns for path in state.glob("commit.json")}
         wait_until(
@@ -101,6 +101,20 @@ def test_an_interrupt_names_the_way_on(
     assert not Path(f"{out}.state").exists()
 
 
+def test_a_state_that_finds_no_room_does_not_end_the_fit(
+    start: Start, image: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SMARTSPLAT_COMMIT_S", "0")
+    # A limit on the size of files, between that of the output and that of an array of the state.
+    wrapper = ("sh", "-c", 'ulimit -f 10; exec "$0" "$@"')
+    process = start("fit", image, "-o", tmp_path / "a.ssplat", *SETTINGS, wrapper=wrapper)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    assert stderr.count("the state cannot be saved (File too large); the fit goes on without") == 1
+    assert (tmp_path / "a.ssplat").read_bytes() == expected
+    assert {path.name for path in tmp_path.iterdir()} == {"a.npy", "whole.ssplat", "a.ssplat"}
+
+
 def test_another_image_is_not_gone_on_with(
     start: Start, command: Command, image: Path, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,5 +132,5 @@ def test_another_image_is_not_gone_on_with(
     assert "the image has changed: its " in done.err
     anew = command("fit", image, "-o", out, *SETTINGS)
     assert anew.code == 0
-    assert "--resume would go on from here; this fit starts anew" in anew.err
+    assert "is the state of another fit, which this one replaces; this fit starts anew" in anew.err
     assert not Path(f"{out}.state").exists()

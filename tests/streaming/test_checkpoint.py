@@ -214,16 +214,13 @@ def test_a_torn_commit_falls_back_to_the_one_before(
     assert f"the commit in {last['slot']} is damaged" in notes.said[0]
 
 
-@pytest.mark.parametrize("harm", [cut_short, Path.unlink])
-def test_without_a_whole_marker_or_commit_the_fit_starts_anew(
-    harm: Callable[[Path], None], whole: Best, tmp_path: Path
-) -> None:
+def test_without_a_whole_marker_or_commit_the_fit_starts_anew(whole: Best, tmp_path: Path) -> None:
     for name in ("commit.json", "?/zarr.json"):
         state, notes = tmp_path / "state", Notes()
         with pytest.raises(Killed):
             fit(opened(state), steps=Steps(6))
         for path in state.glob(name):
-            harm(path)
+            cut_short(path)
         assert_identical(fit(opened(state, notes)), whole)
         assert "starts anew" in notes.said[-1]
         opened(state).remove()
@@ -263,11 +260,15 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
         sync(path)
 
     monkeypatch.setattr(checkpoints, "_sync", full)
-    assert_identical(fit(opened(tmp_path / "state", notes, resume=False)), whole)
+    checkpoint = opened(tmp_path / "state", notes, resume=False)
+    assert_identical(fit(checkpoint), whole)
     assert [note for note in notes.said if "No space left on device" in note] == notes.said
     assert len(notes.said) == 1
-    monkeypatch.undo()
-    assert_identical(fit(opened(tmp_path / "state", notes)), whole)
+    assert "the last commit stays" in notes.said[0]
+    left[0] = 1_000_000
+    assert_identical(fit(opened(tmp_path / "state", interval_s=30)), whole)
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_leaves_nothing(whole: Best, tmp_path: Path) -> None:
@@ -359,8 +360,20 @@ def test_what_has_changed_is_refused(tmp_path: Path) -> None:
     other = Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, Silent())
     with pytest.raises(UsageError, match="setting seed was not set, is 1") as caught:
         other.open(resume=True)
+    notes = Notes()
+    Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, notes).open(resume=False)
+    assert "is the state of another fit" in notes.said[0]
     assert caught.value.hint is not None
     assert "without --resume" in caught.value.hint
+
+
+def test_an_interrupt_after_the_end_names_no_state(tmp_path: Path) -> None:
+    checkpoint = opened(tmp_path / "state")
+    fit(checkpoint)
+    with pytest.raises(KeyboardInterrupt) as caught, checkpoint:  # noqa: PT012
+        checkpoint.remove()
+        raise KeyboardInterrupt
+    assert caught.type is KeyboardInterrupt
 
 
 @pytest.mark.usefixtures("_signals")
