@@ -21,6 +21,9 @@ from smartsplat_large.source import ImageMeta, ImageSource
 from smartsplat_large.streaming.finish import finish_at, finish_within
 from smartsplat_large.streaming.workers import Workers
 
+SETTLED_PASSES = 5
+"""Passes after which the quality of a file hardly changes any more."""
+
 SMALLEST_RATIO = 2.0
 
 BYTES_PER_GAUSSIAN = {1: 3.0, 2: 3.5, 3: 3.9, 4: 4.4}
@@ -104,9 +107,9 @@ def encode_at(
     meta = source.meta
     extras, dropped = affordable(extras_of(meta, config), usual_bytes(len(gaussians), meta))
     seen = gaussians.take(visible_index(gaussians, meta.size))
-    encoded = finish_at(
-        seen, step_index, 8 * meta.dtype.itemsize, extras, source, renderer, workers, progress, config.finish_passes
-    )
+    # What is searched for must change little from step to step; the last passes even it out.
+    passes = max(config.finish_passes, SETTLED_PASSES)
+    encoded = finish_at(seen, step_index, 8 * meta.dtype.itemsize, extras, source, renderer, workers, progress, passes)
     return dataclasses.replace(encoded, dropped_extras=dropped)
 
 
