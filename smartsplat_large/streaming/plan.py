@@ -20,9 +20,9 @@ _BLOCK_PIXEL_ARRAYS = 4
 """float32 arrays of a block that live at once: rendered, target, gradient, and the loss's scratch (padded planes and
 partials come to one channel's worth each, counted below)."""
 _LOSS_SCRATCH_PLANES = 7
-_GAUSSIAN_BYTES_PER_COLUMN = 48
-"""Raw value and two moments (12), gradient in float64 (8), snapshots of this and the best state (10), membership of
-blocks while it is found (11), and what the allocator keeps between steps."""
+_GAUSSIAN_BYTES_PER_COLUMN = 64
+"""Raw value and two moments (12), gradient in float64 (8), records and moments of the renderer (20), snapshots of this and
+the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
 _USUAL_WORKERS = 8
 """The block side is chosen as if so many worked: then it, and the rounding of sums, do not depend on how many do."""
 
