@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from smartsplat_large.errors import UsageError
 
@@ -61,7 +61,9 @@ class LossConfig:
     l2: float = 0.0
     ssim: float = 0.1
     ssim_from: float = 0.0
-    """Share of the steps, all before the last, that are taken without SSIM: it costs most of a step, and pays late."""
+    """Share of the steps, all before the last, that are taken without SSIM: it costs as much as rendering, and pays late."""
+    ssim_stride: Literal[1, 2] = 1
+    """SSIM at every pixel, or at every other one each way: the same mean to within noise, in well under half the time."""
 
     def __post_init__(self) -> None:
         for name in ("l1", "l2", "ssim"):
@@ -69,6 +71,7 @@ class LossConfig:
                 0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "finite numbers from 0 on"
             )
         _require(self.l1 + self.l2 + self.ssim > 0, "loss", self, "at least one weight above 0")
+        _require(self.ssim_stride in (1, 2), "loss.ssim_stride", self.ssim_stride, "1 or 2")
         _require(0 <= self.ssim_from <= 1, "loss.ssim_from", self.ssim_from, "0 to 1")
         _require(
             not self.ssim_from or self.l1 + self.l2 > 0,
@@ -193,7 +196,7 @@ _OWN_LONG = dataclasses.replace(
 )
 _MOVING = FitConfig(
     preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, solve_iterations=8,
-    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75), optimizer=_OWN,
+    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2), optimizer=_OWN,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {
@@ -268,9 +271,9 @@ _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or 
 
 def _checked(value: Any, hint: Any, where: str) -> Any:
     choices = get_args(hint) or (hint,)
-    if isinstance(choices[0], str):
-        if value not in choices:
-            raise UsageError(f"{where} = {value!r}", hint=f"one of {', '.join(choices)}")
+    if get_origin(hint) is Literal:
+        if value not in choices or isinstance(value, bool):
+            raise UsageError(f"{where} = {value!r}", hint=f"one of {', '.join(map(str, choices))}")
         return value
     if value is None and type(None) in choices:
         return value

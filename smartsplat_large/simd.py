@@ -67,10 +67,12 @@ def load(typing_context: Any, array: Any, index: Any) -> Any:
 
 
 @intrinsic
-def load_whole(typing_context: Any, array: Any, index: Any) -> Any:
-    """Eight unsigned whole numbers (8 or 16 bits each) as float32 lanes, without bounds check."""
+def load_number(typing_context: Any, array: Any, index: Any) -> Any:
+    """Eight numbers (float32, or unsigned whole ones of 8 or 16 bits) as float32 lanes, without bounds check."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(array.dtype, types.Float):
+            return builder.load(_address(context, builder, signature.args[0], *args), align=4)
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
         pointer = builder.gep(data, [args[1]], inbounds=True)
         kind = ir.VectorType(ir.IntType(array.dtype.bitwidth), LANES)
@@ -249,6 +251,37 @@ def where_above(typing_context: Any, condition: Any, floor: Any, value: Any) -> 
         return builder.select(builder.fcmp_ordered(">", args[0], args[1]), args[2], zero)
 
     return vector(vector, vector, vector), codegen
+
+
+def _shuffle(lanes: list[int]) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.shuffle_vector(*args, ir.Constant(_INTS, lanes))
+
+    return codegen
+
+
+@intrinsic
+def evens(typing_context: Any, a: Any, b: Any) -> Any:
+    """Lanes 0, 2, 4, ... of the sixteen that ``a`` and ``b`` are together."""
+    return vector(vector, vector), _shuffle(list(range(0, 2 * LANES, 2)))
+
+
+@intrinsic
+def odds(typing_context: Any, a: Any, b: Any) -> Any:
+    """Lanes 1, 3, 5, ... of the sixteen that ``a`` and ``b`` are together."""
+    return vector(vector, vector), _shuffle(list(range(1, 2 * LANES, 2)))
+
+
+@intrinsic
+def zip_low(typing_context: Any, a: Any, b: Any) -> Any:
+    """The lower lanes of ``a`` and ``b`` in turn: what :func:`evens` and :func:`odds` took apart, first half."""
+    return vector(vector, vector), _shuffle([lane // 2 + lane % 2 * LANES for lane in range(LANES)])
+
+
+@intrinsic
+def zip_high(typing_context: Any, a: Any, b: Any) -> Any:
+    """The upper lanes of ``a`` and ``b`` in turn."""
+    return vector(vector, vector), _shuffle([lane // 2 + lane % 2 * LANES for lane in range(LANES, 2 * LANES)])
 
 
 @intrinsic

@@ -14,7 +14,6 @@ from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.lattice import Block, BlockGrid
-from smartsplat_large.pixels import scaled
 from smartsplat_large.render.base import BlockRenderer, Projection
 from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
@@ -60,7 +59,7 @@ def block_moments(
     """
     if loss.ssim:
         rendered = renderer.render(projection, block.outer)
-        sums, d_rendered = block_loss(rendered, scaled(target), block, loss, image_samples)
+        sums, d_rendered = block_loss(rendered, target, block, loss, image_samples)
         return sums, renderer.correlate(projection, block.outer, d_rendered)
     rows, columns = block.core.slices(block.outer)
     weights = loss.l1 / image_samples, 2 * loss.l2 / image_samples
@@ -73,4 +72,4 @@ def block_loss_only(
     renderer: BlockRenderer, projection: Projection, target: WholePlanes, block: Block, loss: LossConfig
 ) -> LossSums:
     """Loss of a block's core, without gradients."""
-    return block_loss(renderer.render(projection, block.outer), scaled(target), block, loss, 1)[0]
+    return block_loss(renderer.render(projection, block.outer), target, block, loss, 1)[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -15,18 +15,14 @@ from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
-from smartsplat_large.render.base import Gradients
+from smartsplat_large.render.base import Gradients, Spread, at_once
 
 MIN_SCALE = 0.2
 """Smallest standard deviation in pixels: below it a Gaussian hides between pixel centres and its gradient with it."""
 
 
-Spread = Callable[[Callable[[slice], None], int], None]
-"""Calls a function with slices that part ``range(count)``."""
-
-
-def _at_once(function: Callable[[slice], None], count: int) -> None:
-    function(slice(0, count))
+GradientsOf = Callable[[slice], Iterable[tuple[slice, Gradients]]]
+"""Gradients of some rows, in parts: consecutive rows, and the gradients of those alone."""
 
 
 @dataclass(slots=True)
@@ -86,7 +82,7 @@ class AdamState:
         self.mean[index] = 0
         self.square[index] = 0
 
-    def step(self, gradients: Gradients, rate: float, spread: Spread = _at_once) -> None:
+    def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""
         c = self.config
         self.steps += 1
@@ -96,13 +92,14 @@ class AdamState:
             [c.lr_xy * self.rate_xy[0], c.lr_xy * self.rate_xy[1], c.lr_scale, c.lr_scale, c.lr_rotation, *color_rates]
         )
 
-        def step_rows(rows: slice) -> None:
-            _step(
-                self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows],
-                gradients.xy[rows], gradients.scale[rows], gradients.rotation[rows], gradients.color[rows],
-                rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
-                c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
-            )  # fmt: skip
+        def step_rows(part: slice) -> None:
+            for rows, d in gradients(part):
+                _step(
+                    self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows],
+                    d.xy, d.scale, d.rotation, d.color,
+                    rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
+                    c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
+                )  # fmt: skip
 
         spread(step_rows, len(self))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +27,19 @@ class Gradients:
     def empty(count: int, channels: int) -> Gradients:
         """Room for them, not initialised."""
         return Gradients(np.empty((count, 2)), np.empty((count, 2)), np.empty(count), np.empty((count, channels)))
+
+    def first(self, count: int) -> Gradients:
+        """Those of the first rows, as views."""
+        return Gradients(self.xy[:count], self.scale[:count], self.rotation[:count], self.color[:count])
+
+
+Spread = Callable[[Callable[[slice], None], int], None]
+"""Calls a function with slices that part ``range(count)``, perhaps in several threads."""
+
+
+def at_once(function: Callable[[slice], None], count: int) -> None:
+    """The plainest :data:`Spread`: one call."""
+    function(slice(0, count))
 
 
 class Renderer(Protocol):
@@ -65,7 +79,7 @@ class BlockRenderer(Renderer, Protocol):
     windows add up to those of their union.
     """
 
-    def project(self, gaussians: Gaussians, pitch: float) -> Projection: ...
+    def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection: ...
 
     def render(self, projection: Projection, window: Window) -> Planes: ...
 
@@ -81,7 +95,7 @@ class BlockRenderer(Renderer, Protocol):
     def gradients(
         self, gaussians: Gaussians, projection: Projection, moments: Moments, pitch: float, rows: slice, out: Gradients
     ) -> None:
-        """Write the gradients of ``rows`` into ``out``."""
+        """Write the gradients of ``rows`` into ``out``, which has room for them alone; ``moments`` are those rows' too."""
         ...
 
 

@@ -10,7 +10,7 @@ from smartsplat_large.array_types import Moments, Planes, WholePlanes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render import cpu_kernels, records
-from smartsplat_large.render.base import Gradients, Projection, box_variance
+from smartsplat_large.render.base import Gradients, Projection, Spread, at_once, box_variance
 from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH
 
 
@@ -30,9 +30,12 @@ class CpuRenderer:
         self.gradients(gaussians, projection, moments, pitch, slice(0, len(gaussians)), gradients)
         return gradients
 
-    def project(self, gaussians: Gaussians, pitch: float) -> Projection:
+    def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection:
+        count, channels = gaussians.color.shape
+        out = np.empty((count, records.COLUMNS)), np.empty((count, channels), np.float32)
         columns = (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color)
-        return Projection(*records.project(*columns, pitch, box_variance(pitch)))
+        spread(lambda rows: records.project(*columns, pitch, box_variance(pitch), rows.start, rows.stop, *out), count)
+        return Projection(*out)
 
     def tiles(self, projection: Projection, window: Window) -> tuple[Any, Any]:
         """The Gaussians of each raster tile: those of tile ``t`` are ``ids[start[t] : start[t + 1]]``."""

@@ -326,7 +326,7 @@ def _residual(buffer: Any, tile: Any, bounds: Any, channels: int, target: Any, u
                     spilled = spilled[0] + more[0], spilled[1] + more[1]
                     continue
                 value = simd.minimum(simd.maximum(simd.load(buffer, uintp(base)), zero), one)
-                r = simd.sub(value, simd.mul(simd.load_whole(wanted, uintp(at)), units))
+                r = simd.sub(value, simd.mul(simd.load_number(wanted, uintp(at)), units))
                 absolute = simd.add(absolute, simd.maximum(r, simd.sub(zero, r)))
                 squared = simd.fma(r, r, squared)
                 sign = simd.sub(simd.where_above(r, zero, weight1), simd.where_above(zero, r, weight1))

@@ -33,12 +33,21 @@ def moment_count(channels: int) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def project(xy: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: float) -> Any:
+def project(
+    xy: Any,
+    scale: Any,
+    rotation: Any,
+    color: Any,
+    pitch: float,
+    box: float,
+    begin: int,
+    end: int,
+    records: Any,
+    peaks: Any,
+) -> None:
     """Gaussians in output pixels (pixel centres at whole numbers): a record each, and their colours at the peak."""
-    n, channels = color.shape
-    records = np.empty((n, COLUMNS), np.float64)
-    peaks = np.empty((n, channels), np.float32)
-    for i in range(n):
+    channels = color.shape[1]
+    for i in range(begin, end):
         sx, sy = np.float64(scale[i, 0]), np.float64(scale[i, 1])
         vx, vy = (sx * sx + box) / (pitch * pitch), (sy * sy + box) / (pitch * pitch)
         cos, sin = math.cos(rotation[i]), math.sin(rotation[i])
@@ -55,7 +64,6 @@ def project(xy: Any, scale: Any, rotation: Any, color: Any, pitch: float, box: f
         amplitude = sx * sy / (math.sqrt(vx * vy) * pitch * pitch)
         for ch in range(channels):
             peaks[i, ch] = amplitude * color[i, ch]
-    return records, peaks
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -79,17 +87,20 @@ def chain(
 ) -> None:  # fmt: skip
     """From the moments a backward pass adds up to derivatives by the columns of :class:`Gaussians`, for some rows.
 
+    Moments and derivatives are those of the rows ``[begin, end)`` alone.
+
     With ``w`` the gradient of a pixel times the Gaussian's uncut contribution to it, the moments of a Gaussian are the sums
     over pixels of ``w u``, ``w u^2``, ``w y``, ``w y^2``, ``w u y`` (``u = x + k y`` from its centre), and of the
     kernel times the gradient for each channel.
     """
     for i in range(begin, end):
+        row = i - begin
         a, k, d = records[i, A], records[i, K], records[i, D]
-        su, suu, sy_, syy, suy = moments[i, 0], moments[i, 1], moments[i, 2], moments[i, 3], moments[i, 4]
+        su, suu, sy_, syy, suy = moments[row, 0], moments[row, 1], moments[row, 2], moments[row, 3], moments[row, 4]
         # d loss / d (A, k, D): the exponent is (A u^2 + D dy^2) / 2 with u = dx + k dy, and d G / d e = -exp(-e).
         d_a, d_k, d_d = -0.5 * suu, -a * suy, -0.5 * syy
-        d_xy[i, 0] = a * su / pitch
-        d_xy[i, 1] = (a * k * su + d * sy_) / pitch
+        d_xy[row, 0] = a * su / pitch
+        d_xy[row, 1] = (a * k * su + d * sy_) / pitch
         sx, sy = np.float64(scale[i, 0]), np.float64(scale[i, 1])
         vx, vy = (sx * sx + box) / (pitch * pitch), (sy * sy + box) / (pitch * pitch)
         c, s = math.cos(rotation[i]), math.sin(rotation[i])
@@ -98,14 +109,14 @@ def chain(
         aa = a * a
         d_ix = d_a * c * c + d_k * c * s * iy / aa + d_d * iy * iy * s * s / aa
         d_iy = d_a * s * s - d_k * c * s * ix / aa + d_d * ix * ix * c * c / aa
-        d_rotation[i] = -2 * b * d_a + d_k * ((c * c - s * s) * (ix - iy) / a + 2 * k * k) + d_d * 2 * k * d
+        d_rotation[row] = -2 * b * d_a + d_k * ((c * c - s * s) * (ix - iy) / a + 2 * k * k) + d_d * 2 * k * d
         amplitude = sx * sy / (math.sqrt(vx * vy) * pitch * pitch)
         gain = amplitude * PEAK
         d_amplitude = 0.0
         for ch in range(color.shape[1]):
-            d_color[i, ch] = moments[i, 5 + ch] * gain
-            d_amplitude += moments[i, 5 + ch] * color[i, ch] * PEAK
+            d_color[row, ch] = moments[row, 5 + ch] * gain
+            d_amplitude += moments[row, 5 + ch] * color[i, ch] * PEAK
         # amplitude = sx sy / (sqrt(vx vy) pitch^2), v = (s^2 + box) / pitch^2
         p2 = pitch * pitch
-        d_scale[i, 0] = -2 * sx / p2 * ix * ix * d_ix + d_amplitude * amplitude * (1 / sx - sx / (p2 * vx))
-        d_scale[i, 1] = -2 * sy / p2 * iy * iy * d_iy + d_amplitude * amplitude * (1 / sy - sy / (p2 * vy))
+        d_scale[row, 0] = -2 * sx / p2 * ix * ix * d_ix + d_amplitude * amplitude * (1 / sx - sx / (p2 * vx))
+        d_scale[row, 1] = -2 * sy / p2 * iy * iy * d_iy + d_amplitude * amplitude * (1 / sy - sy / (p2 * vy))

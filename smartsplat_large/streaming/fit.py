@@ -176,7 +176,7 @@ class _Descent:
     def _sweep(self, level: int) -> Sweep:
         gaussians = self.state.gaussians()
         targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
-        return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss)
+        return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss, self.workers.spread)
 
     def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""

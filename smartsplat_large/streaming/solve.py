@@ -43,13 +43,13 @@ def solve_colors(
 
     def apply(colors: Columns) -> Columns:
         with_colors = Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
-        sweep = prepare_sweep(source, renderer, with_colors, block, level, _SQUARED)
+        sweep = prepare_sweep(source, renderer, with_colors, block, level, _SQUARED, workers.spread)
         image: Columns = _gather(sweep, workers, correlate_rendering) + _DAMPING * diagonal * colors
         return image
 
     energy = np.pi * gaussians.scale.prod(1, dtype=np.float64) / 4.0**level
     diagonal = np.maximum(energy, 0.1)[:, None]
-    base = prepare_sweep(source, renderer, gaussians, block, level, _SQUARED)
+    base = prepare_sweep(source, renderer, gaussians, block, level, _SQUARED, workers.spread)
     colors = gaussians.color.astype(np.float64)
     residual = _gather(base, workers, correlate_target) - apply(colors)
     direction = residual / diagonal

@@ -6,6 +6,7 @@ mode. Only a block's pixels need be in memory.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,18 @@ from numba import njit
 from smartsplat_large.array_types import Index, Moments
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.block import Members, block_loss_only, block_moments, members
-from smartsplat_large.fitting.loss import HALO, LossSums
+from smartsplat_large.fitting.loss import LossSums
+from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
-from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
+from smartsplat_large.render.base import BlockRenderer, Gradients, Projection, Spread, at_once
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
 _LONG_BLOCK = 512
+_AT_ONCE = 2048
+"""Gaussians whose gradients are made and used together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +67,12 @@ def prepare_sweep(
     block: int,
     level: int,
     loss: LossConfig,
+    spread: Spread = at_once,
 ) -> Sweep:
     """Lay the grid on ``level`` and find out which Gaussians touch which block."""
     targets = source if isinstance(source, Targets) else Targets(source, level)
     grid = BlockGrid(targets.source.meta.size.at_level(level), block, HALO if loss.ssim else 0)
-    projection = renderer.project(gaussians, 2.0**level)
+    projection = renderer.project(gaussians, 2.0**level, spread)
     return Sweep(targets, renderer, gaussians, projection, members(projection, grid), grid, loss)
 
 
@@ -93,30 +98,45 @@ def judge_block(sweep: Sweep, index: int) -> LossSums:
     return block_loss_only(sweep.renderer, projection, sweep.targets.read(block.outer), block, sweep.loss)
 
 
-def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, Gradients]:
+@dataclass(frozen=True, slots=True)
+class SweepGradients:
+    """Gradients of the whole image, as moments that every block has handed in; added up row by row when they are used."""
+
+    sweep: Sweep
+    parts: list[tuple[Index, Moments]]
+
+    def __call__(self, rows: slice) -> Iterator[tuple[slice, Gradients]]:
+        """Gradients of ``rows``, some after the other: so few that a cache still holds them when they are used."""
+        sweep = self.sweep
+        moments = np.zeros((rows.stop - rows.start, self.parts[0][1].shape[1]), np.float32)
+        for ids, part in self.parts:
+            _merge(moments, rows.start, ids, part)
+        room = Gradients.empty(min(_AT_ONCE, len(moments)), sweep.gaussians.channels)
+        for start in range(rows.start, rows.stop, _AT_ONCE):
+            few = slice(start, min(start + _AT_ONCE, rows.stop))
+            theirs = moments[few.start - rows.start : few.stop - rows.start]
+            gradients = room.first(len(theirs))
+            sweep.renderer.gradients(sweep.gaussians, sweep.projection, theirs, 2.0**sweep.level, few, gradients)
+            yield few, gradients
+
+
+def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGradients]:
     """Loss and gradients of the whole image."""
-    n, channels = sweep.gaussians.color.shape
-    total: Any = None
-    sums = LossSums(0.0, 0.0, 0.0, 0)
+    sums, parts = LossSums(0.0, 0.0, 0.0, 0), []
     for block_sums, ids, moments in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
-        total = np.zeros((n, moments.shape[1]), np.float32) if total is None else total
         sums += block_sums
-        _merge(total, ids, moments)
-    gradients = Gradients.empty(n, channels)
-    workers.spread(
-        lambda rows: sweep.renderer.gradients(
-            sweep.gaussians, sweep.projection, total, 2.0**sweep.level, rows, gradients
-        ),
-        n,
-    )
-    return sums, gradients
+        parts.append((ids, moments))
+    return sums, SweepGradients(sweep, parts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge(total: Any, ids: Any, part: Any) -> None:
-    for i in range(len(ids)):
+def _merge(total: Any, start: int, ids: Any, part: Any) -> None:
+    """Add what a block says of the rows of ``total``, the first of which is row ``start`` of all; ``ids`` ascend."""
+    first, end = np.searchsorted(ids, start), np.searchsorted(ids, start + len(total))
+    for i in range(first, end):
+        row = ids[i] - start
         for j in range(part.shape[1]):
-            total[ids[i], j] += part[i, j]
+            total[row, j] += part[i, j]
 
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.loss import HALO, LossSums, block_loss
+from smartsplat_large.fitting.loss import LossSums, block_loss
+from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.lattice import BlockGrid, Size
 
 
@@ -24,8 +25,10 @@ def by_torch(rendered: np.ndarray, target: np.ndarray, config: LossConfig) -> tu
     y = torch.tensor(target, dtype=torch.float64)
     mx, my = blur(x), blur(y)
     vx, vy, vxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
+    step = config.ssim_stride
     ssim = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
-    loss = config.l1 * (x - y).abs().mean() + config.l2 * ((x - y) ** 2).mean() + config.ssim * (1 - ssim.mean())
+    dissimilarity = step**2 * (1 - ssim[:, ::step, ::step]).sum() / target.size
+    loss = config.l1 * (x - y).abs().mean() + config.l2 * ((x - y) ** 2).mean() + config.ssim * dissimilarity
     loss.backward()
     return loss.item(), x.grad.numpy()
 
@@ -42,16 +45,25 @@ def in_blocks(rendered, target, config: LossConfig, side: int) -> tuple[float, n
     return sums.value(config), gradient
 
 
-@pytest.mark.parametrize("shape", [(3, 61, 83), (1, 40, 17), (4, 9, 30), (2, 1, 1)])
-@pytest.mark.parametrize("side", [16, 33, 128])
-@pytest.mark.parametrize("config", [LossConfig(), LossConfig(l1=0.2, l2=1, ssim=0.5), LossConfig(l1=0, l2=1, ssim=0)])
+@pytest.mark.parametrize("shape", [(3, 61, 83), (1, 40, 17), (4, 9, 30), (2, 1, 1), (1, 90, 300)])
+@pytest.mark.parametrize("side", [16, 33, 128, 512])
+@pytest.mark.parametrize(
+    "config",
+    [
+        LossConfig(),
+        LossConfig(ssim_stride=2),
+        LossConfig(l1=0.2, l2=1, ssim=0.5),
+        LossConfig(l1=0.2, l2=1, ssim=0.5, ssim_stride=2),
+        LossConfig(l1=0, l2=1, ssim=0),
+    ],
+)
 def test_blocks_sum_to_the_whole_image(shape, side: int, config: LossConfig) -> None:
     rng = np.random.default_rng(0)
     target = rng.uniform(0, 1, shape).astype(np.float32)
     rendered = np.clip(target + rng.normal(0, 0.1, shape), 0.01, 0.99).astype(np.float32)
     loss, gradient = by_torch(rendered, target, config)
     got_loss, got_gradient = in_blocks(rendered, target, config, side)
-    assert got_loss == pytest.approx(loss, rel=1e-6, abs=1e-7)
+    assert got_loss == pytest.approx(loss, rel=1e-6, abs=5e-7)
     np.testing.assert_allclose(got_gradient, gradient, rtol=0, atol=3e-6 * np.abs(gradient).max())
 
 
@@ -72,3 +84,32 @@ def test_identical_pictures_have_no_loss() -> None:
     assert sums.value(LossConfig()) == pytest.approx(0, abs=1e-6)
     assert sums.psnr == float("inf")
     assert np.abs(gradient).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_whole_numbers_are_the_same_target(dtype: type) -> None:
+    block = BlockGrid(Size(40, 31), 64, HALO)[0]
+    rng = np.random.default_rng(0)
+    whole = rng.integers(0, np.iinfo(dtype).max, (3, 31, 40), dtype=dtype, endpoint=True)
+    rendered = rng.uniform(0, 1, whole.shape).astype(np.float32)
+    one, d_one = block_loss(rendered, whole, block, LossConfig(), whole.size)
+    other, d_other = block_loss(
+        rendered, (whole / np.iinfo(dtype).max).astype(np.float32), block, LossConfig(), whole.size
+    )
+    assert one.value(LossConfig()) == pytest.approx(other.value(LossConfig()), rel=1e-6)
+    np.testing.assert_allclose(d_one, d_other, rtol=0, atol=2e-6 * np.abs(d_other).max())
+
+
+def test_every_other_pixel_has_the_same_similarity() -> None:
+    """The lattice's mean is that of all pixels, and so is its gradient, to what a blur of sigma 1.5 leaves between them."""
+    block = BlockGrid(Size(240, 200), 256, HALO)[0]
+    y, x = np.mgrid[:200, :240]
+    target = (
+        np.stack([np.sin(x / 5) * np.cos(y / 9), np.sin((x + y) / 7), np.cos(x * y / 900)]).astype(np.float32) / 2 + 0.5
+    )
+    rendered = np.clip(target + np.random.default_rng(0).normal(0, 0.05, target.shape), 0, 1).astype(np.float32)
+    every, d_every = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1), target.size)
+    other, d_other = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1, ssim_stride=2), target.size)
+    assert other.dissimilarity == pytest.approx(every.dissimilarity, rel=0.01)
+    inner = (slice(None), slice(8, -8), slice(8, -8))
+    assert np.corrcoef(d_every[inner].ravel(), d_other[inner].ravel())[0, 1] > 0.99

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
 
 from smartsplat_large.config import OptimizerConfig
-from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState
+from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState, GradientsOf
 from smartsplat_large.gaussians import Gaussians, scale_rotation_to_covariance
 from smartsplat_large.lattice import Size
 from smartsplat_large.render.base import Gradients
 
 SIZE = Size(200, 100)
+
+
+def of(gradients: Gradients) -> GradientsOf:
+    """All rows in two parts."""
+
+    def parts(rows: slice) -> Iterator[tuple[slice, Gradients]]:
+        middle = (rows.start + rows.stop) // 2
+        for part in (slice(rows.start, middle), slice(middle, rows.stop)):
+            columns = (getattr(gradients, name)[part] for name in ("xy", "scale", "rotation", "color"))
+            yield part, Gradients(*columns)
+
+    return parts
 
 
 def some(n: int = 7) -> Gaussians:
@@ -43,7 +57,7 @@ def test_steps_are_those_of_torch(parametrisation: str) -> None:
     for step in range(5):
         rng = np.random.default_rng(step)
         g = Gradients(*(rng.normal(size=s) for s in [(7, 2), (7, 2), (7,), (7, 3)]))
-        state.step(g, 1.0)
+        state.step(of(g), 1.0)
         adam.zero_grad()
         scale = variables[1].abs() if parametrisation == "paper" else variables[1].exp()
         turn = 2 * np.pi * torch.sigmoid(variables[2]) if parametrisation == "paper" else variables[2]
@@ -74,7 +88,7 @@ def test_scales_stay_within_their_limits(parametrisation: str) -> None:
     state = AdamState.start(some(), SIZE, config)
     zero = Gradients(np.zeros((7, 2)), np.ones((7, 2)), np.zeros(7), np.zeros((7, 3)))
     for _ in range(20):
-        state.step(zero, 1.0)
+        state.step(of(zero), 1.0)
         scale = state.gaussians().scale
         assert np.isfinite(scale).all()
         assert scale.min() >= MIN_SCALE * (1 - 1e-6)
@@ -83,7 +97,7 @@ def test_scales_stay_within_their_limits(parametrisation: str) -> None:
 
 def test_replaced_rows_start_afresh() -> None:
     state = AdamState.start(some(), SIZE, OptimizerConfig(parametrisation="relative"))
-    state.step(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3))), 1.0)
+    state.step(of(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3)))), 1.0)
     index = np.array([2, 5])
     state.replace(index, some().take(index), SIZE)
     assert not state.mean[index].any()
@@ -99,7 +113,7 @@ def test_own_steps_follow_the_axes_and_the_size_of_each_gaussian() -> None:
     start = Gaussians(np.full((2, 2), 50.0), scale, turn, np.ones((2, 3), f32))
     state = AdamState.start(start, SIZE, OptimizerConfig(parametrisation="own", lr_xy=0.1, lr_rotation=0.0))
     g = Gradients(np.array([[3.0, 0.1], [-1.0, 2.0]]), np.zeros((2, 2)), np.zeros(2), np.zeros((2, 3)))
-    state.step(g, 1.0)
+    state.step(of(g), 1.0)
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
     along, across = 0.6, 0.1 * np.sign(c * 0.1 - s * 3.0)
     expected = -np.array([[c * along - s * across, s * along + c * across], [-0.2, 0.2]])
