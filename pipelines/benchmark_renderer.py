@@ -88,7 +88,9 @@ class Row:
     loss_s: float
     """L2 and SSIM with their gradient, as `balanced` takes them, of images that are there."""
     ssim_step_s: float
-    """What a step takes longer with SSIM in its loss."""
+    """A step with that loss."""
+    alike_s: float | None = None
+    """A step of as many random Gaussians with as many evaluations."""
     yardstick_forward_s: float | None = None
     yardstick_backward_s: float | None = None
     tiled_torch_s: float | None = None
@@ -125,12 +127,13 @@ def main() -> None:
 def _rendered(rows: list[Row]) -> str:
     headings = [
         "scene", "MP", "Gaussians", "eval/px", "forward G/s", "backward G/s", "step G/s", "bucket / step", "step / (f + b)",
-        "loss / f", "SSIM step / (f + loss + b)", "yardstick f", "yardstick b", "tiled PyTorch",
+        "loss / f", "SSIM step / (f + loss + b)", "as random", "yardstick f", "yardstick b", "tiled PyTorch",
     ]  # fmt: skip
     cells = []
     for r in rows:
         both = r.forward_s + r.backward_s
         others = (
+            (r.step_s if r.alike_s else None, r.alike_s or 1.0, 2),
             (r.yardstick_forward_s, r.forward_s, 2),
             (r.yardstick_backward_s, r.backward_s, 2),
             (r.tiled_torch_s, both, 0),
@@ -173,7 +176,11 @@ def _fits(picture: Path, workers: Workers) -> Iterator[Row]:
         start = sample(source.read, size, 3, pixels.dtype, count, config.sampling, 0, workers=workers.count)
         plan = plan_fit(size, 3, 1, count, config, memory_bytes=1 << 40, workers=workers.count)
         best = fit_gaussians(source, RENDERER, start, plan, config, workers, Silent(), kept_bytes=1 << 30)
-        yield _measured(name, best.gaussians, source, workers)
+        row = _measured(name, best.gaussians, source, workers)
+        alike = _scene(size, 3 * size.pixels / (7 * count), 1.0)
+        wider = math.sqrt(row.evaluations / _evaluations(alike))
+        alike = dataclasses.replace(alike, scale=np.float32(wider) * alike.scale)
+        yield dataclasses.replace(row, alike_s=_step(alike, Targets(source, 0, 1 << 40), SQUARED, workers))
 
 
 def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Workers) -> Row:
@@ -190,8 +197,9 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
     def correlate(_: None, i: int) -> Any:
         return RENDERER.correlate(parts[i], blocks[i].core, noise[i])
 
-    def bucket(_: None, i: int) -> Any:
-        return RENDERER.tiles(parts[i], blocks[i].core)
+    def bucket() -> None:
+        for part, block in zip(parts, blocks, strict=True):
+            RENDERER.tiles(part, block.core)
 
     images = [RENDERER.render(parts[i], blocks[i].core) for i in range(len(blocks))]
     wanted = [targets.read(block.core) for block in blocks]
@@ -210,7 +218,7 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
     return Row(
         scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations=_evaluations(gaussians),
         forward_s=on_all(render), backward_s=on_all(correlate), step_s=plain, ssim_step_s=similar, loss_s=on_all(compare),
-        bucket_s=on_all(bucket) + listing,
+        bucket_s=listing + _best(bucket) / workers.count,
     )  # fmt: skip
 
 
