@@ -202,7 +202,15 @@ _MOVING = FitConfig(
 PRESETS: Mapping[str, FitConfig] = {
     "paper": FitConfig(preset="paper", steps=50_000, finish_passes=0),
     "balanced": _MOVING,
-    "fast": _MOVING.replace(preset="fast", steps=100, relocate_every=10, optimizer=_OWN_SHORT),
+    "fast": _MOVING.replace(
+        preset="fast",
+        steps=60,
+        finish_passes=0,
+        coarse_share=0.8,
+        relocate_share=0.3,
+        relocate_every=15,
+        optimizer=_OWN_SHORT,
+    ),
     "best": _MOVING.replace(
         preset="best",
         steps=2400,

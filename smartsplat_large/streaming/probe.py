@@ -86,7 +86,9 @@ def probe(
 def probe_config(config: FitConfig) -> FitConfig:
     """A short recipe, whatever ``config`` is: its result only ranks numbers of Gaussians."""
     steps = min(PROBE_STEPS, config.steps)
-    short = PRESETS["fast"].replace(steps=steps, relocate_every=6, seed=config.seed, sampling=config.sampling)
+    short = PRESETS["fast"].replace(
+        steps=steps, coarse_share=0.5, relocate_share=0.15, relocate_every=6, seed=config.seed, sampling=config.sampling
+    )
     return dataclasses.replace(short, loss=short.loss.without_ssim())
 
 
