@@ -1,0 +1,131 @@
+"""Does more budget ever buy a worse picture? Hard pictures at every ratio, and the steps by which PSNR falls.
+
+    python pipelines/stability.py [--preset balanced] [--ratios 5 20 50 ...] [--side 384] [--pictures flat noise ...]
+                                  [--json FILE]
+
+Runs in the environment that pipelines/check.py sets up. The pictures are one colour, noise, lines, text, the bundled
+photograph, and a single column of it. A ratio whose file would not even hold the header is left out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from reporting import fixed, guarded, note, parser, publish, read_window, table
+from synthetic import PHOTOGRAPH
+
+from smartsplat_large import api
+from smartsplat_large.array_types import Pixels
+from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.errors import UsageError
+from smartsplat_large.source import open_source
+
+RATIOS = (5.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 3000.0, 5000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture: PSNR by ratio, None where no file is so small."""
+
+    picture: str
+    psnr: dict[float, float | None]
+    seconds: float
+
+    @property
+    def worst_fall(self) -> float:
+        """dB that PSNR falls at most from one ratio to the next smaller one."""
+        known = [self.psnr[ratio] for ratio in sorted(self.psnr, reverse=True)]
+        found = [psnr for psnr in known if psnr is not None]
+        return max((before - after for before, after in itertools.pairwise(found)), default=0.0)
+
+
+def flat(side: int) -> Pixels:
+    return np.full((side, side, 3), (180, 90, 40), np.uint8)
+
+
+def noise(side: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def lines(side: int) -> Pixels:
+    page = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(page)
+    for i in range(0, side, 24):
+        draw.line((i, 0, side - i, side), "black")
+        draw.ellipse((i // 2, i // 2, side - i // 2, side - i // 2), outline="navy")
+    return np.asarray(page)
+
+
+def text(side: int) -> Pixels:
+    page = Image.new("RGB", (side, side), "white")
+    draw = ImageDraw.Draw(page)
+    for row in range(4, side, 12):
+        draw.text((4, row), "The quick brown fox jumps over the lazy dog. " * (1 + side // 250), "black")
+    return np.asarray(page)
+
+
+def photograph(side: int) -> Pixels:
+    with open_source(PHOTOGRAPH) as source:
+        return read_window(source, source.meta.size.window)[:side, :side]
+
+
+def column(side: int) -> Pixels:
+    with open_source(PHOTOGRAPH) as source:
+        tall = read_window(source, source.meta.size.window)[:, ::64].transpose(1, 0, 2)
+    return np.ascontiguousarray(tall.reshape(-1, 1, 3)[: side * side])
+
+
+PICTURES: dict[str, Callable[[int], Pixels]] = {
+    picture.__name__: picture for picture in (flat, noise, lines, text, photograph, column)
+}
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--preset", default="balanced")
+    arguments.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
+    arguments.add_argument("--side", type=int, default=384)
+    arguments.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
+    given = arguments.parse_args()
+    rows = [_measured(name, PICTURES[name](given.side), given.ratios, preset(given.preset)) for name in given.pictures]
+    headings = ["picture", *(f"{ratio:g}" for ratio in given.ratios), "worst fall", "seconds"]
+    cells = [
+        [
+            row.picture,
+            *(fixed(row.psnr[ratio], 2) for ratio in given.ratios),
+            fixed(row.worst_fall, 2),
+            fixed(row.seconds, 0),
+        ]
+        for row in rows
+    ]
+    publish(table(headings, cells), given.json, rows, preset=given.preset, side=given.side)
+
+
+def _measured(name: str, pixels: Pixels, ratios: list[float], config: FitConfig) -> Row:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        np.save(picture := Path(folder) / "picture.npy", pixels)
+        psnr = {ratio: _psnr(picture, config.replace(ratio=ratio)) for ratio in ratios}
+    return Row(name, psnr, time.perf_counter() - began)
+
+
+def _psnr(picture: Path, config: FitConfig) -> float | None:
+    note(f"{picture.stem} at ratio {config.ratio:g}")
+    try:
+        made = api.fit(picture, picture.with_suffix(".ssplat"), config=config, overwrite=True)
+    except UsageError:
+        return None
+    assert math.isfinite(made.psnr) or made.psnr == math.inf
+    return made.psnr
+
+
+if __name__ == "__main__":
+    guarded(main)
