@@ -207,6 +207,8 @@ def decode(
 
     Parameters
     ----------
+    file
+        A path, or a URL: ``https://``, or whatever fsspec knows. Of either, only the parts that are needed are read.
     region
         In level-0 pixels, inside the picture; by default all of it.
     level, scale
@@ -227,7 +229,8 @@ def decode(
         window = _output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
-        _require_apart(Path(file), Path(output))
+        if isinstance(opened.path, Path):
+            _require_apart(opened.path, Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         band_bytes = band_height(output) * size.width * header.channels * view.dtype.itemsize
         held = Footprint(program=PROGRAM, gaussians=0, working=_BANDS_HELD * band_bytes)

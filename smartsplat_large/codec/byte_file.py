@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+from smartsplat_large.codec.remote_file import RemoteFile, is_url
 from smartsplat_large.errors import SplatFileError
 
 
@@ -71,3 +72,8 @@ class ByteFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+def open_bytes(path: str | Path) -> ByteFile | RemoteFile:
+    """The file at ``path``, or at the address that it is. Raises as :class:`ByteFile` and :class:`RemoteFile` do."""
+    return RemoteFile(str(path)) if is_url(path) else ByteFile(Path(path))

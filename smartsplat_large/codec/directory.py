@@ -20,11 +20,13 @@ from smartsplat_large.codec.container import (
     sealed_bytes,
 )
 from smartsplat_large.codec.layout import WIDE
+from smartsplat_large.codec.remote_file import RemoteFile
 from smartsplat_large.lattice import Window
 
 FIRST_READ_BYTES = 1024
 COUNT_SLACK, COUNT_PER_BYTE = 1 << 20, 64
 """A file may announce this many Gaussians, and this many more per byte: more is a forgery, not a picture."""
+AnyFile = ByteFile | RemoteFile
 _AGAIN = "fetch or encode the file again"
 
 
@@ -64,7 +66,7 @@ class Directory:
         return self.entries[-1].end
 
 
-def read_directory(file: ByteFile) -> Directory:
+def read_directory(file: AnyFile) -> Directory:
     """Header and index of a file.
 
     Raises
@@ -85,7 +87,7 @@ def read_directory(file: ByteFile) -> Directory:
     return Directory(head, tuple(entries), extras)
 
 
-def _read_head(file: ByteFile) -> tuple[Head, int]:
+def _read_head(file: AnyFile) -> tuple[Head, int]:
     raw = file.read(0, FIRST_READ_BYTES)
     _require_ours(file, raw)
     try:
@@ -104,7 +106,7 @@ def _read_head(file: ByteFile) -> tuple[Head, int]:
     return head, total
 
 
-def _require_ours(file: ByteFile, raw: bytes) -> None:
+def _require_ours(file: AnyFile, raw: bytes) -> None:
     if not raw:
         raise file.error("is empty", _AGAIN)
     if raw[: len(MAGIC)] != MAGIC[: len(raw)]:
@@ -118,7 +120,7 @@ def _require_ours(file: ByteFile, raw: bytes) -> None:
         )
 
 
-def _read_index(file: ByteFile, head: Head, offset: int) -> list[tuple[int, bytes]]:
+def _read_index(file: AnyFile, head: Head, offset: int) -> list[tuple[int, bytes]]:
     if not head.layout.grid:
         return []
     blocks, length = len(head.layout.grid) * head.layout.layers, head.index_bytes

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from smartsplat_large.codec.byte_file import ByteFile
+from smartsplat_large.codec.byte_file import open_bytes
 from smartsplat_large.codec.container import FormatError, SplatHeader, check, metadata_from_bytes, sealed_bytes
 from smartsplat_large.codec.directory import Entry, read_directory
 from smartsplat_large.codec.entropy import Decoder, Tables
@@ -18,6 +18,7 @@ from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.ledger import byte_ledger
 from smartsplat_large.codec.payload import CorruptPayloadError, Scope, code_block
 from smartsplat_large.codec.quantize import Symbols, amplitude_step, dequantize, index_to_fineness
+from smartsplat_large.codec.remote_file import is_url
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 
@@ -47,21 +48,23 @@ class SplatFile:
     """An open file. Safe to use from several threads; pickles as its path."""
 
     def __init__(self, path: str | Path, *, cached_gaussians: int = CACHED_GAUSSIANS) -> None:
-        """Read header and index; ``cached_gaussians`` bounds what is kept decoded between windows.
+        """Read header and index of a file, or of what lies at a URL.
+
+        ``cached_gaussians`` bounds what is kept decoded between windows.
 
         Raises
         ------
         SplatFileError
             The file is missing or unreadable, no .ssplat file, of a newer version, or header or index is damaged.
         """
-        self.path = Path(path)
+        self.path = path if is_url(path) else Path(path)
         self.damage: list[Damage] = []
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], Gaussians] = OrderedDict()
         self._held = 0
-        self._file = ByteFile(self.path)
+        self._file = open_bytes(self.path)
         try:
             self._directory = read_directory(self._file)
             self.header = self._read_header()
@@ -263,5 +266,5 @@ class SplatFile:
                 self._held -= len(self._cache.popitem(last=False)[1])
 
 
-def _reopen(kind: type[SplatFile], path: Path, cached_gaussians: int) -> SplatFile:
+def _reopen(kind: type[SplatFile], path: str | Path, cached_gaussians: int) -> SplatFile:
     return kind(path, cached_gaussians=cached_gaussians)
