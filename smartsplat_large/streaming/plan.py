@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartsplat_large import memory
 from smartsplat_large.config import FitConfig
@@ -23,6 +23,10 @@ _LOSS_SCRATCH_PLANES = 7
 _GAUSSIAN_BYTES_PER_COLUMN = 64
 """Raw value and two moments (12), gradient in float64 (8), records and moments of the renderer (20), snapshots of this and
 the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
+BLOCKED_FROM = 64_000_000
+"""Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice."""
+SMALLEST_BLOCKED = 1_000_000
+"""Pixels below which a coarse level is swept whole in any case: it is read in no time."""
 _USUAL_WORKERS = 8
 """The block side is chosen as if so many worked: then it, and the rounding of sums, do not depend on how many do."""
 
@@ -35,6 +39,8 @@ class Phase:
     steps: int
     ssim: bool = True
     """Whether the loss has its SSIM term."""
+    blocked: bool = False
+    """Whether blocks take several steps at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +108,15 @@ def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     coarse = round(config.steps * config.coarse_share) if coarsest else 0
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
-    return _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
+    parts = _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
+    return tuple(replace(part, blocked=_is_blocked(size, part.level, config)) for part in parts)
+
+
+def _is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+    pixels = size.at_level(level).pixels
+    if config.mode == "blocked":
+        return level == 0 or pixels >= SMALLEST_BLOCKED
+    return config.mode == "auto" and pixels >= BLOCKED_FROM
 
 
 def _split_by_loss(levels: list[Phase], without: int) -> tuple[Phase, ...]:
