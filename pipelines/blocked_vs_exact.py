@@ -75,7 +75,9 @@ def compare(picture: str, pixels: np.ndarray, config: FitConfig, workers: int) -
         began = time.perf_counter()
         error[mode], block = squared_error(pixels, config.replace(mode=mode), workers)
         seconds[mode] = time.perf_counter() - began
-    seams = max(lost(error, near(block, shift, pixels)) - lost(error, ~near(block, shift, pixels)) for shift in (0, block // 2))
+    seams = max(
+        lost(error, near(block, shift, pixels)) - lost(error, ~near(block, shift, pixels)) for shift in (0, block // 2)
+    )
     psnr = {mode: -10 * np.log10(e.mean()) for mode, e in error.items()}
     return Row(
         picture, config.preset, config.ratio or 0, psnr["exact"], psnr["blocked"], seams, seconds["exact"], seconds["blocked"]

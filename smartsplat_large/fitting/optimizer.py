@@ -91,11 +91,10 @@ class AdamState:
         """The inverse of :meth:`take`; steps are counted for all rows at once, and stay."""
         self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows] = part.xy, part.raw, part.mean, part.square
 
-    def forgetful(self) -> AdamState:
-        """The same variables, copied, with moments as if no step had been taken."""
-        fresh = self.take(np.arange(len(self)))
-        fresh.mean[:], fresh.square[:] = 0, 0
-        return fresh
+    def copy(self) -> AdamState:
+        """One that steps do not change along with this."""
+        columns = (self.xy.copy(), self.raw.copy(), self.mean.copy(), self.square.copy())
+        return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
 
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
         """Put ``gaussians`` in the rows ``index``, with fresh moments."""

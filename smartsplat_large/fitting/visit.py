@@ -6,10 +6,9 @@ parameters and moments, and changes none of its arguments: done twice, or again 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
 
 from smartsplat_large.array_types import Moments, Planes, WholePlanes
 from smartsplat_large.config import LossConfig
@@ -20,10 +19,8 @@ from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.pixels import scaled
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 
-_DIVERGED = 2.0
-"""Steps that multiply the loss of a window by more than this were too long."""
-_TRIES = 4
-"""Each with half the rates of the one before."""
+DIVERGED = 2.0
+"""A step that leaves more than this many times the smallest loss met was too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,8 @@ class Outcome:
     state: AdamState
     before: LossSums
     after: LossSums
+    peak: float
+    """The largest loss met on the way; infinite where one was not a number."""
 
 
 def outer_window(window: Window, loss: LossConfig, size: Size) -> Window:
@@ -67,8 +66,7 @@ def outer_window(window: Window, loss: LossConfig, size: Size) -> Window:
 def take_steps(course: Course, visit: Visit, target: WholePlanes) -> Outcome:
     """One step for each of the course's rates, on the visit's own Gaussians.
 
-    Where the loss got lost, they are taken again with smaller rates, without what moments remember; where that does not help
-    either, the Gaussians stay as they were.
+    Where the loss gets lost, they return to the best state met, and go on with half the rates.
 
     Parameters
     ----------
@@ -76,22 +74,29 @@ def take_steps(course: Course, visit: Visit, target: WholePlanes) -> Outcome:
         The pixels of :func:`outer_window`.
     """
     scene = Scene(course, visit, target)
-    before: LossSums | None = None
-    state = visit.own.take(np.arange(len(visit.own)))
-    for halvings in range(_TRIES):
-        first = scene.descend(state, 0.5**halvings)
-        before = before or first
-        after = scene.judge(state.gaussians())
-        if not _is_lost(before.value(course.loss), after.value(course.loss)):
-            return Outcome(state, before, after)
-        state = visit.own.forgetful()
+    state, best, before, factor, peak = visit.own.copy(), visit.own, None, 1.0, 0.0
+    least: LossSums | None = None
+    gradients = Gradients.empty(*state.gaussians().color.shape)
+    for rate in course.rates:
+        gaussians = state.gaussians()
+        projection = course.renderer.project(gaussians, course.pitch)
+        sums, moments = scene.moments(projection)
+        before, peak = before or sums, scene.higher(peak, sums)
+        if least is not None and scene.is_lost(sums, least):
+            state, factor = best.copy(), factor / 2
+            continue
+        if least is None or scene.value(sums) < scene.value(least):
+            best, least = state.copy(), sums
+        course.renderer.gradients(gaussians, projection, moments, course.pitch, slice(0, len(state)), gradients)
+        state.step(gradients, factor * rate)
     assert before is not None
-    return Outcome(state, before, before)
-
-
-def _is_lost(before: float, after: float) -> bool:
-    # Not "after > ...": that would be false of what is not a number.
-    return not after <= _DIVERGED * before
+    assert least is not None
+    after = scene.judge(state.gaussians())
+    peak = scene.higher(peak, after)
+    if scene.is_lost(after, least):
+        state, after = best.copy(), least
+    state.steps = visit.own.steps + len(course.rates)
+    return Outcome(state, before, after, peak)
 
 
 class Scene:
@@ -109,22 +114,21 @@ class Scene:
     def _planes(self) -> Planes:
         return scaled(self._target)
 
-    def descend(self, state: AdamState, factor: float) -> LossSums:
-        """Take all steps, in place; returns the loss before the first."""
-        renderer, pitch = self.course.renderer, self.course.pitch
-        gradients = Gradients.empty(*state.gaussians().color.shape)
-        first: LossSums | None = None
-        for rate in self.course.rates:
-            gaussians = state.gaussians()
-            projection = renderer.project(gaussians, pitch)
-            sums, moments = self._moments(projection)
-            first = first or sums
-            renderer.gradients(gaussians, projection, moments, pitch, slice(0, len(state)), gradients)
-            state.step(gradients, factor * rate)
-        assert first is not None
-        return first
+    def value(self, sums: LossSums) -> float:
+        """The loss that is lowered."""
+        return sums.value(self.course.loss)
 
-    def _moments(self, projection: Projection) -> tuple[LossSums, Moments]:
+    def higher(self, peak: float, sums: LossSums) -> float:
+        """The larger of two losses."""
+        value = sums.value(self.course.loss) * sums.samples
+        return max(peak, value) if math.isfinite(value) else math.inf
+
+    def is_lost(self, now: LossSums, least: LossSums) -> bool:
+        """Whether steps were too long; what is not a number is lost, too."""
+        return not self.value(now) <= DIVERGED * self.value(least)
+
+    def moments(self, projection: Projection) -> tuple[LossSums, Moments]:
+        """The loss of the window, and what its gradient means for the block's own Gaussians."""
         renderer, loss = self.course.renderer, self.course.loss
         if loss.ssim:
             rendered = renderer.render(projection, self.block.outer, self._base)

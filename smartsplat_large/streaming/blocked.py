@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import HALO, LossSums
 from smartsplat_large.fitting.optimizer import AdamState
-from smartsplat_large.fitting.visit import Course, Outcome, Visit, outer_window, take_steps
+from smartsplat_large.fitting.visit import DIVERGED, Course, Outcome, Visit, outer_window, take_steps
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.streaming.schedule import Round
 from smartsplat_large.streaming.targets import Targets
@@ -62,3 +63,9 @@ def changed(sums: LossSums, outcomes: list[Outcome]) -> LossSums:
         squared += outcome.after.squared - outcome.before.squared
         dissimilarity += outcome.after.dissimilarity - outcome.before.dissimilarity
     return LossSums(absolute, squared, dissimilarity, sums.samples)
+
+
+def is_hasty(outcomes: list[Outcome], loss: LossConfig) -> bool:
+    """Whether a step was too long for the blocks of a group together, as a step of exact mode may be for the image."""
+    before = sum(outcome.before.value(loss) * outcome.before.samples for outcome in outcomes)
+    return sum(outcome.peak for outcome in outcomes) > DIVERGED * before

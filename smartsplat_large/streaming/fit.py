@@ -13,7 +13,7 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
-from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, survey, visit_group
+from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, is_hasty, survey, visit_group
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.plan import FitPlan, Phase
 from smartsplat_large.streaming.relocate import relocations
@@ -181,19 +181,21 @@ class _Descent:
         self._tell(lost)
 
     def _run_round(self, round_: Round, level: int) -> None:
-        course = self._course(round_, level)
         assert self.targets is not None
-        task = VisitTask(course, self.targets)
+        course = self._course(round_, level)
         territory = survey(self.state, course, self.plan.block, round_, self.workers, self.account.homes)
         self.account.homes = territory.homes
         lost = None
         for number in range(self.place.group, GROUPS):
+            task = VisitTask(self._course(round_, level), self.targets)
             group, outcomes = visit_group(territory, number, task, self.workers)
             with uninterrupted():
                 group.put([outcome.state for outcome in outcomes])
                 assert self.account.sums is not None
                 sums = self.account.sums = changed(self.account.sums, outcomes)
                 self.place.group += 1
+                if is_hasty(outcomes, self.loss):
+                    self.best.rate /= 2
                 if self.place.group == GROUPS:
                     lost = self._end_round(round_, sums)
             self.checkpoint.commit_if_due()
