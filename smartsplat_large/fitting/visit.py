@@ -74,29 +74,51 @@ def take_steps(course: Course, visit: Visit, target: WholePlanes) -> Outcome:
         The pixels of :func:`outer_window`.
     """
     scene = Scene(course, visit, target)
-    state, best, before, factor, peak = visit.own.copy(), visit.own, None, 1.0, 0.0
-    least: LossSums | None = None
-    gradients = Gradients.empty(*state.gaussians().color.shape)
+    walk = Walk(course.loss, visit.own.copy())
+    gradients = Gradients.empty(*visit.own.gaussians().color.shape)
     for rate in course.rates:
-        gaussians = state.gaussians()
+        gaussians = walk.state.gaussians()
         projection = course.renderer.project(gaussians, course.pitch)
         sums, moments = scene.moments(projection)
-        before, peak = before or sums, scene.higher(peak, sums)
-        if least is not None and scene.is_lost(sums, least):
-            state, factor = best.copy(), factor / 2
-            continue
-        if least is None or scene.value(sums) < scene.value(least):
-            best, least = state.copy(), sums
-        course.renderer.gradients(gaussians, projection, moments, course.pitch, slice(0, len(state)), gradients)
-        state.step(gradients, factor * rate)
-    assert before is not None
-    assert least is not None
-    after = scene.judge(state.gaussians())
-    peak = scene.higher(peak, after)
-    if scene.is_lost(after, least):
-        state, after = best.copy(), least
-    state.steps = visit.own.steps + len(course.rates)
-    return Outcome(state, before, after, peak)
+        if walk.goes_on(sums):
+            course.renderer.gradients(gaussians, projection, moments, course.pitch, slice(0, len(gaussians)), gradients)
+            walk.state.step(gradients, walk.factor * rate)
+    walk.goes_on(scene.judge(walk.state.gaussians()))
+    return walk.outcome(visit.own.steps + len(course.rates))
+
+
+class Walk:
+    """The steps of a visit, and the guard over them."""
+
+    def __init__(self, loss: LossConfig, state: AdamState) -> None:
+        self.state, self.factor = state, 1.0
+        self._loss, self._peak = loss, 0.0
+        self._before: LossSums | None = None
+        self._best: tuple[AdamState, LossSums] | None = None
+        self._last: LossSums | None = None
+
+    def goes_on(self, sums: LossSums) -> bool:
+        """Take note of the loss of ``state``; if it is lost, return to the best one, with half the rates, and say no."""
+        value = sums.value(self._loss)
+        self._before = self._before or sums
+        self._peak = max(self._peak, value * sums.samples) if math.isfinite(value) else math.inf
+        least = math.inf if self._best is None else self._best[1].value(self._loss)
+        # Not "value > ...": that would be false of what is not a number.
+        if self._best is not None and not value <= DIVERGED * least:
+            self.state, self._last = self._best[0].copy(), self._best[1]
+            self.factor /= 2
+            return False
+        self._last = sums
+        if self._best is None or value < least:
+            self._best = (self.state.copy(), sums)
+        return True
+
+    def outcome(self, steps: int) -> Outcome:
+        """What has come of it; steps that were taken back count as well, so that all Gaussians have taken as many."""
+        assert self._before is not None
+        assert self._last is not None
+        self.state.steps = steps
+        return Outcome(self.state, self._before, self._last, self._peak)
 
 
 class Scene:
@@ -113,19 +135,6 @@ class Scene:
     @cached_property
     def _planes(self) -> Planes:
         return scaled(self._target)
-
-    def value(self, sums: LossSums) -> float:
-        """The loss that is lowered."""
-        return sums.value(self.course.loss)
-
-    def higher(self, peak: float, sums: LossSums) -> float:
-        """The larger of two losses."""
-        value = sums.value(self.course.loss) * sums.samples
-        return max(peak, value) if math.isfinite(value) else math.inf
-
-    def is_lost(self, now: LossSums, least: LossSums) -> bool:
-        """Whether steps were too long; what is not a number is lost, too."""
-        return not self.value(now) <= DIVERGED * self.value(least)
 
     def moments(self, projection: Projection) -> tuple[LossSums, Moments]:
         """The loss of the window, and what its gradient means for the block's own Gaussians."""

@@ -7,6 +7,7 @@ once all of them are done. A task is given the rows it needs and reads its windo
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 
 from smartsplat_large.config import LossConfig
@@ -14,9 +15,10 @@ from smartsplat_large.fitting.loss import HALO, LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.visit import DIVERGED, Course, Outcome, Visit, outer_window, take_steps
 from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.streaming.plan import cap
 from smartsplat_large.streaming.schedule import Round
 from smartsplat_large.streaming.targets import Targets
-from smartsplat_large.streaming.territory import Group, Homes, Territory, cap
+from smartsplat_large.streaming.territory import Group, Homes, Territory
 from smartsplat_large.streaming.workers import Workers
 
 GROUPS = 4
@@ -36,9 +38,9 @@ def visit_block(task: VisitTask, visit: Visit) -> Outcome:
     return take_steps(task.course, visit, task.targets.read(outer))
 
 
-def lay_grid(size: Size, block: int, round_: Round) -> BlockGrid:
-    """The grid of a round; a single block has no borders to hide, and is not shifted."""
-    grid = BlockGrid(size, block, cap(block))
+def lay_grid(size: Size, block: int, count: int, round_: Round) -> BlockGrid:
+    """The grid of a round for ``count`` Gaussians; a single block has no borders to hide, and is not shifted."""
+    grid = BlockGrid(size, block, cap(block, math.sqrt(size.pixels / count)))
     return dataclasses.replace(grid, shift=block // 2) if round_.shifted and len(grid) > 1 else grid
 
 
@@ -46,7 +48,7 @@ def survey(
     state: AdamState, course: Course, block: int, round_: Round, workers: Workers, homes: Homes | None = None
 ) -> Territory:
     """Part the Gaussians among blocks for a round; ``homes`` are those of a round that has begun."""
-    return Territory.survey(state, lay_grid(course.size, block, round_), course.pitch, workers, homes)
+    return Territory.survey(state, lay_grid(course.size, block, len(state), round_), course.pitch, workers, homes)
 
 
 def visit_group(territory: Territory, number: int, task: VisitTask, workers: Workers) -> tuple[Group, list[Outcome]]:

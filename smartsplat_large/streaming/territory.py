@@ -32,11 +32,6 @@ Homes = Int32[np.ndarray, "n"]
 """The block that owns each Gaussian; -1 for those that reach too far."""
 
 
-def cap(block: int) -> int:
-    """Pixels beyond its core that a block may see: so, blocks of one group of a checkerboard see nothing in common."""
-    return block // 2
-
-
 @dataclass(slots=True)
 class Territory:
     """The state of all Gaussians, parted among the blocks of a grid, whose halo is the :func:`cap`."""
