@@ -22,6 +22,7 @@ T = TypeVar("T")
 Item = TypeVar("Item")
 R = TypeVar("R")
 
+_LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _WORTH_SCHEDULING = 16
 """Fewer tasks than this are run by threads even when a local cluster is there: a task costs dask about 1 ms."""
 
@@ -161,7 +162,8 @@ def _connect(address: str) -> Iterator[Any]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
-    with client, dask.config.set(scheduler=client):
+    # Tasks that carry Gaussians are some MiB long, on purpose.
+    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
         yield client
 
 
@@ -175,7 +177,7 @@ def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
     import dask
     from distributed import Client, LocalCluster
 
-    settings = {"distributed.admin.large-graph-warning-threshold": "1GiB", "distributed.worker.memory.pause": False,
+    settings = {_LARGE_GRAPH: "1GiB", "distributed.worker.memory.pause": False,
                 "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
     with contextlib.ExitStack() as stack:
         # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.
