@@ -1,7 +1,7 @@
 """What blocked mode costs in quality, at its blocks' borders too, and what both modes take in seconds.
 
     python pipelines/blocked_vs_exact.py PICTURE... [--ratios 50 200 1000] [--presets fast balanced]
-                                         [--crop 2048x2048] [--steps-per-visit 8] [--json FILE]
+                                         [--crop 2048x2048] [--steps-per-visit 10] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. Both modes start from the same Gaussians and end before a file is
 made. "seam dB" is how much more blocked mode loses within 8 pixels of the last grid's borders, or of the grid's before it,

@@ -133,7 +133,7 @@ class FitConfig:
     mode: Literal["auto", "exact", "blocked"] = "auto"
     """Exact: every step sweeps the image. Blocked: blocks take several steps at a time, their neighbours frozen, and a
     picture is read that many times less often. Auto: blocked on levels of pictures that are large."""
-    steps_per_visit: int = 8
+    steps_per_visit: int = 10
     """Steps that a block takes at a time in blocked mode, at most."""
     seed: int = 0
     coarse_share: float = 0.0

@@ -10,7 +10,7 @@ from smartsplat_large.config import FitConfig
 from smartsplat_large.lattice import Size
 
 BLOCK_HALO = 5
-_CAP_SPACINGS = 8
+_CAP_SPACINGS = 6
 """Mean spacings of the Gaussians that a block of blocked mode sees beyond its core: few reach farther."""
 _BLOCK_SIDES = (1024, 512, 256, 128)
 _BLOCKS_WANTED = 12
