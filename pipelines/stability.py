@@ -123,7 +123,8 @@ def _psnr(picture: Path, config: FitConfig) -> float | None:
         made = api.fit(picture, picture.with_suffix(".ssplat"), config=config, overwrite=True)
     except UsageError:
         return None
-    assert math.isfinite(made.psnr) or made.psnr == math.inf
+    if made.psnr is None or math.isnan(made.psnr):
+        raise SystemExit(f"{picture.stem} at ratio {config.ratio:g}: no number came out")
     return made.psnr
 
 

@@ -86,15 +86,21 @@ class Counting(CpuRenderer):
     def __init__(self) -> None:
         self.evaluations = 0.0
 
-    def render(self, projection: Projection, window: Window) -> Planes:
+    def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
         self._count(projection, window)
-        return super().render(projection, window)
+        return super().render(projection, window, base)
 
     def descend(
-        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+        self,
+        projection: Projection,
+        window: Window,
+        target: WholePlanes,
+        l1: float,
+        l2: float,
+        base: Planes | None = None,
     ) -> tuple[float, float, Moments]:
         self._count(projection, window)
-        return super().descend(projection, window, target, l1, l2)
+        return super().descend(projection, window, target, l1, l2, base)
 
     def _count(self, projection: Projection, window: Window) -> None:
         x, y, a, d = (projection.records[:, column] for column in (MX, MY, A, D))

@@ -133,6 +133,11 @@ class FitConfig:
     gaussians: int | None = None
     """Number of Gaussians to fit, instead of a size; those that show nothing are not written."""
     steps: int = 1000
+    mode: Literal["auto", "exact", "blocked"] = "auto"
+    """Exact: every step sweeps the image. Blocked: blocks take several steps at a time, their neighbours frozen, and a
+    picture is read that many times less often. Auto: blocked on levels of pictures that are large."""
+    steps_per_visit: int = 10
+    """Steps that a block takes at a time in blocked mode, at most."""
     seed: int = 0
     coarse_share: float = 0.0
     """Share of the steps taken on reduced levels, coarsest first."""
@@ -168,6 +173,7 @@ class FitConfig:
             _require(self.gaussians >= 1, "gaussians", self.gaussians, "at least 1")
         _require(self.solve_iterations >= 0, "solve_iterations", self.solve_iterations, "0 or more")
         _require(self.steps >= 0, "steps", self.steps, "0 or more")
+        _require(1 <= self.steps_per_visit <= 1000, "steps_per_visit", self.steps_per_visit, "1 to 1000")
         _require(self.seed >= 0, "seed", self.seed, "0 or more")
         _require(0 <= self.coarse_share <= 1, "coarse_share", self.coarse_share, "0 to 1")
         _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")

@@ -108,23 +108,29 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockGrid:
-    """A partition of an image into square blocks, row by row; the last ones of a row or column may be smaller."""
+    """A partition of an image into square blocks, row by row; the ones at its edges may be smaller.
+
+    The grid begins ``shift`` pixels above and to the left of the image, less than a block.
+    """
 
     size: Size
     block: int
     halo: int = 0
+    shift: int = 0
 
     def __post_init__(self) -> None:
-        if self.block < 1 or self.halo < 0:
-            raise ValueError(f"block {self.block} must be at least 1 and halo {self.halo} at least 0")
+        if self.block < 1 or self.halo < 0 or not 0 <= self.shift < self.block:
+            raise ValueError(
+                f"block {self.block} must be at least 1, halo {self.halo} at least 0, shift {self.shift} below a block"
+            )
 
     @property
     def columns(self) -> int:
-        return -(-self.size.width // self.block)
+        return -(-(self.size.width + self.shift) // self.block)
 
     @property
     def rows(self) -> int:
-        return -(-self.size.height // self.block)
+        return -(-(self.size.height + self.shift) // self.block)
 
     def __len__(self) -> int:
         return self.columns * self.rows
@@ -133,8 +139,13 @@ class BlockGrid:
         if not 0 <= index < len(self):
             raise IndexError(index)
         row, column = divmod(index, self.columns)
-        core = Window(column * self.block, row * self.block, self.block, self.block).clipped(self.size)
+        x, y = column * self.block - self.shift, row * self.block - self.shift
+        core = Window(x, y, self.block, self.block).clipped(self.size)
         return Block(index, core, core.expanded(self.halo).clipped(self.size))
 
     def __iter__(self) -> Iterator[Block]:
         return (self[i] for i in range(len(self)))
+
+    def group(self, number: int) -> list[int]:
+        """The blocks of one of the four colours of a checkerboard: none lies beside another, not even at a corner."""
+        return [i for i in range(len(self)) if 2 * (i // self.columns % 2) + i % self.columns % 2 == number]

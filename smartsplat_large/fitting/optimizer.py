@@ -21,6 +21,8 @@ MIN_SCALE = 0.2
 """Smallest standard deviation in pixels: below it a Gaussian hides between pixel centres and its gradient with it."""
 
 
+_ALL = slice(None)
+
 GradientsOf = Callable[[slice], Iterable[tuple[slice, Gradients]]]
 """Gradients of some rows, in parts: consecutive rows, and the gradients of those alone."""
 
@@ -65,15 +67,30 @@ class AdamState:
     def __len__(self) -> int:
         return len(self.xy)
 
-    def gaussians(self) -> Gaussians:
-        """The Gaussians these raw variables stand for, copied."""
+    def gaussians(self, rows: Index | slice = _ALL) -> Gaussians:
+        """The Gaussians these raw variables stand for, or some of them, copied."""
+        raw = self.raw[rows]
         if self.config.parametrisation == "paper":
-            scale = np.maximum(np.abs(self.raw[:, :2]), np.float32(MIN_SCALE))
+            scale = np.maximum(np.abs(raw[:, :2]), np.float32(MIN_SCALE))
             # The paper starts at rho = 0, half a turn, which is the same ellipse as no turn.
-            rotation = np.float32(2 * np.pi) / (1 + np.exp(-self.raw[:, 2])) - np.float32(np.pi)
+            rotation = np.float32(2 * np.pi) / (1 + np.exp(-raw[:, 2])) - np.float32(np.pi)
         else:
-            scale, rotation = np.exp(self.raw[:, :2]), self.raw[:, 2].copy()
-        return Gaussians(self.xy.copy(), scale, rotation, self.raw[:, 3:].copy())
+            scale, rotation = np.exp(raw[:, :2]), raw[:, 2].copy()
+        return Gaussians(self.xy[rows].copy(), scale, rotation, raw[:, 3:].copy())
+
+    def take(self, rows: Index) -> AdamState:
+        """Some rows as a state of their own, copied."""
+        columns = (self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows])
+        return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
+
+    def put(self, rows: Index, part: AdamState) -> None:
+        """The inverse of :meth:`take`; steps are counted for all rows at once, and stay."""
+        self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows] = part.xy, part.raw, part.mean, part.square
+
+    def copy(self) -> AdamState:
+        """One that steps do not change along with this."""
+        columns = (self.xy.copy(), self.raw.copy(), self.mean.copy(), self.square.copy())
+        return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
 
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
         """Put ``gaussians`` in the rows ``index``, with fresh moments."""

@@ -48,9 +48,11 @@ class Renderer(Protocol):
     The window is in output pixels: output pixel (0, 0) covers level-0 area ``[0, pitch) x [0, pitch)``. Level ``k`` of
     the pyramid is ``pitch = 2**k``; below 1 the picture is enlarged. Each Gaussian is convolved with the output pixel's
     box (variance + (pitch^2 - 1) / 12, amplitude rescaled so that energy is kept), so zooming out never aliases.
+
+    A ``base`` is planes of the window that are there already; the Gaussians are added to them. It is not changed.
     """
 
-    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
+    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         """SmartSplat eq. 4 without the final clamp: ``(channels, height, width)`` float32."""
         ...
 
@@ -81,12 +83,18 @@ class BlockRenderer(Renderer, Protocol):
 
     def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection: ...
 
-    def render(self, projection: Projection, window: Window) -> Planes: ...
+    def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes: ...
 
     def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments: ...
 
     def descend(
-        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+        self,
+        projection: Projection,
+        window: Window,
+        target: WholePlanes,
+        l1: float,
+        l2: float,
+        base: Planes | None = None,
     ) -> tuple[float, float, Moments]:
         """All of a step where the loss is pointwise: sums of ``|r|`` and ``r^2``, and the moments of the gradient
         ``l1 sign(r) + l2 r``, with the residual ``r`` of the clamped rendering."""

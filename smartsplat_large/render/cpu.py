@@ -20,8 +20,8 @@ class CpuRenderer:
     One call uses one thread. Values are bit-identical for every split of an image into windows.
     """
 
-    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
-        return self.render(self.project(gaussians, pitch), window)
+    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
+        return self.render(self.project(gaussians, pitch), window, base)
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         projection = self.project(gaussians, pitch)
@@ -41,10 +41,10 @@ class CpuRenderer:
         """The Gaussians of each raster tile: those of tile ``t`` are ``ids[start[t] : start[t + 1]]``."""
         return _raster(projection, window)[:2]
 
-    def render(self, projection: Projection, window: Window) -> Planes:
+    def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
         out = np.empty((projection.peaks.shape[1], *window.shape), np.float32)
         cpu_kernels.forward(
-            projection.records, projection.peaks, *_raster(projection, window), out, _planes(projection)
+            projection.records, projection.peaks, *_raster(projection, window), _given(base), out, _planes(projection)
         )
         return out
 
@@ -55,12 +55,18 @@ class CpuRenderer:
         return moments
 
     def descend(
-        self, projection: Projection, window: Window, target: WholePlanes, l1: float, l2: float
+        self,
+        projection: Projection,
+        window: Window,
+        target: WholePlanes,
+        l1: float,
+        l2: float,
+        base: Planes | None = None,
     ) -> tuple[float, float, Moments]:
         moments = _no_moments(projection)
         absolute, squared = cpu_kernels.descend(
             projection.records, projection.peaks, *_raster(projection, window), target,
-            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _planes(projection), moments,
+            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _given(base), _planes(projection), moments,
         )  # fmt: skip
         return absolute, squared, moments
 
@@ -71,6 +77,14 @@ class CpuRenderer:
             projection.records, moments, gaussians.scale, gaussians.rotation, gaussians.color, pitch,
             box_variance(pitch), rows.start, rows.stop, out.xy, out.scale, out.rotation, out.color,
         )  # fmt: skip
+
+
+_BLACK = np.zeros((0, 0, 0), np.float32)
+
+
+def _given(base: Planes | None) -> Planes:
+    """Planes without a pixel stand for no base, so that there is one compiled kernel for both."""
+    return _BLACK if base is None else base
 
 
 def _planes(projection: Projection) -> tuple[int, ...]:

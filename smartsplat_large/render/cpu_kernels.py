@@ -237,15 +237,26 @@ def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) 
                         buffer[base + lane] = line[at + lane]
 
 
+@njit(inline="always", error_model="numpy")
+def _begin_tile(buffer: Any, tile: Any, bounds: Any, channels: int, base: Any) -> None:
+    """What Gaussians are added to: the base where there is one."""
+    if base.shape[0]:
+        _load_tile(buffer, tile, bounds, channels, base)
+    else:
+        buffer[:] = 0
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, out: Any, planes: Any) -> None:
-    """Render a window: ``out`` is ``(channels, height, width)`` float32."""
+def forward(
+    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, base: Any, out: Any, planes: Any
+) -> None:
+    """Render a window onto ``base``: that and ``out`` are ``(channels, height, width)`` float32; an empty base is black."""
     channels = len(planes)
     buffer = _tile_buffer(channels)
     strips = _strip_buffers()
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
-        buffer[:] = 0
+        _begin_tile(buffer, tile, bounds, channels, base)
         _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
         _store_tile(buffer, tile, bounds, channels, out)
 
@@ -267,7 +278,7 @@ def backward(
 @njit(cache=True, nogil=True, error_model="numpy")
 def descend(
     records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, target: Any, brightest: float,
-    l1: Any, l2: Any, planes: Any, moments: Any,
+    l1: Any, l2: Any, base: Any, planes: Any, moments: Any,
 ) -> Any:  # fmt: skip
     """Forward, pointwise loss and backward of a window, tile by tile, each while it is in the first-level cache.
 
@@ -277,6 +288,8 @@ def descend(
         ``(channels, height, width)`` of whole numbers up to ``brightest``.
     l1, l2
         Weights of ``|r|`` and of ``r^2 / 2`` in the gradient that goes back, ``r`` from the clamped rendering.
+    base
+        As for :func:`forward`.
 
     Returns
     -------
@@ -290,7 +303,7 @@ def descend(
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
         members = ids[start[index] : start[index + 1]]
-        buffer[:] = 0
+        _begin_tile(buffer, tile, bounds, channels, base)
         _render_tile(records, peaks, members, tile, buffer, strips, planes)
         sums = _residual(buffer, tile, bounds, channels, target, unit, l1, l2)
         absolute += sums[0]

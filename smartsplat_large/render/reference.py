@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class ReferenceRenderer:
     """Implements :class:`~smartsplat_large.render.base.Renderer` in torch float64; for tests, up to about 10^8 terms."""
 
-    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0) -> Planes:
-        planes = _render(_leaves(gaussians, grad=False), window, pitch)
-        return planes.numpy().astype(np.float32)
+    def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
+        planes = _render(_leaves(gaussians, grad=False), window, pitch).numpy()
+        return (planes if base is None else planes + base).astype(np.float32)
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         import torch

@@ -14,7 +14,7 @@ from smartsplat_large.memory import MiB
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.plan import FitPlan
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 """Of what a saved fit holds. A change of it, or of the program's version, makes older ones unusable."""
 
 Fingerprint: TypeAlias = dict[str, Any]
@@ -34,7 +34,7 @@ def fingerprint(path: Path, source: ImageSource, config: FitConfig, plan: FitPla
         "plan": {
             "Gaussians": plan.gaussians,
             "block": plan.block,
-            "phases": [[phase.level, phase.steps, phase.ssim] for phase in plan.phases],
+            "phases": [[phase.level, phase.steps, phase.ssim, phase.blocked] for phase in plan.phases],
         },
     }
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smartsplat_large.config import FitConfig, LossConfig, OptimizerConfig
+from smartsplat_large.config import FitConfig, LossConfig
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, is_hasty, survey, visit_group
 from smartsplat_large.streaming.checkpoint import Checkpoint
-from smartsplat_large.streaming.plan import FitPlan
+from smartsplat_large.streaming.plan import FitPlan, Phase
 from smartsplat_large.streaming.relocate import relocations
+from smartsplat_large.streaming.schedule import Round, rate_at, relocated_share, rounds
 from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.solve import solve_colors
-from smartsplat_large.streaming.state import Best, Place, descent_snapshot, fitted_snapshot, start_snapshot
+from smartsplat_large.streaming.state import Account, Best, Place, descent_snapshot, fitted_snapshot, start_snapshot
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
@@ -26,8 +29,6 @@ _MOVING_COSTS = 3.0
 """A move of budget may raise the loss by this factor, until newcomers have settled, and be no divergence."""
 _PIXELS_BETWEEN = 8
 """Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
-_TAPER = (1.75, 0.25)
-"""The first and the last relocation, as multiples of the average one."""
 
 
 def fit_gaussians(
@@ -56,19 +57,21 @@ def fit_gaussians(
     if stage in (None, "sampled"):
         initial = _solved(source, renderer, initial, plan, config, workers, progress, checkpoint)
     if resumed is not None and stage == "descent":
-        state, best, place = resumed.adam_state(config.optimizer), resumed.best, resumed.place
+        state, best, place, account = (
+            resumed.adam_state(config.optimizer), resumed.best, resumed.place, resumed.account,
+        )  # fmt: skip
         progress.note(f"going on after {place.taken} of {config.steps} steps")
     else:
         checkpoint.hold(lambda: start_snapshot("solved", initial))
         checkpoint.commit_if_due()
         state, place = AdamState.start(initial, plan.size, config.optimizer), Place()
-        best = Best(state.gaussians())
+        best, account = Best(state.gaussians()), Account()
     progress.start("fit", config.steps - place.taken, "steps")
     descent = _Descent(
-        source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, state, best, place
+        source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, state, best, place, account
     )  # fmt: skip
     # The descent replaces them: it must be the only one to keep them alive.
-    del resumed, state, best
+    del resumed, state, best, account
     descent.run()
     return _finished(descent.best, checkpoint)
 
@@ -109,6 +112,7 @@ class _Descent:
     state: AdamState
     best: Best
     place: Place
+    account: Account
     targets: Targets | None = None
 
     @property
@@ -118,7 +122,7 @@ class _Descent:
 
     def run(self) -> None:
         """All steps that are left."""
-        self.checkpoint.hold(lambda: descent_snapshot(self.state, self.best, self.place))
+        self.checkpoint.hold(lambda: descent_snapshot(self.state, self.best, self.place, self.account))
         self.checkpoint.commit_if_due()
         while self.place.phase < len(self.plan.phases):
             self._run_phase()
@@ -127,29 +131,93 @@ class _Descent:
     def _run_phase(self) -> None:
         """The steps that are left of a phase."""
         phases, number = self.plan.phases, self.place.phase
-        level = phases[number].level
-        self.targets = Targets(self.source, level, self.kept_bytes)
+        phase, level = phases[number], phases[number].level
+        # Windows of visits differ from round to round: there is nothing to keep.
+        self.targets = Targets(self.source, level, 0 if phase.blocked else self.kept_bytes)
         self._relocate(level)
-        for _ in range(sum(phase.steps for phase in phases[: number + 1]) - self.place.taken):
-            self._descend(level)
-            self._relocate(level)
-            self.checkpoint.commit_if_due()
-        # The state after the last step has not been judged yet.
-        sweep = self._sweep(level)
+        end = sum(phase.steps for phase in phases[: number + 1])
+        if phase.blocked:
+            self._run_rounds(end - phase.steps, end, level)
+        else:
+            for _ in range(end - self.place.taken):
+                self._descend(level)
+                self._relocate(level)
+                self.checkpoint.commit_if_due()
+        self._end_phase(phase)
+
+    def _end_phase(self, phase: Phase) -> None:
+        """Judge the state after the last step; from blocks, it is known only about."""
+        sweep = self._sweep(phase.level)
         sums = sweep_loss(sweep, self.workers)
         with uninterrupted():
-            lost = self._keep_or_return(sweep, sums)
+            if phase.blocked and self.best.sums == self.account.sums:
+                self.best.loss = math.inf
+            lost = self._keep_or_return(sweep.gaussians, sums)
+            self.account = Account()
             self.place.phase += 1
-            if self.place.phase < len(phases):
+            if self.place.phase < len(self.plan.phases):
                 # Losses of different levels or terms do not compare, so each phase has a best state of its own.
                 self.best = Best(self.state.gaussians(), rate=self.best.rate)
         self._tell(lost)
+
+    def _run_rounds(self, begin: int, end: int, level: int) -> None:
+        """What is left of the rounds of a blocked phase."""
+        for round_ in rounds(begin, end, self.config):
+            if round_.begin >= self.place.taken:
+                self._take_stock(level)
+                self._run_round(round_, level)
+                self._relocate(level)
+                self.checkpoint.commit_if_due()
+
+    def _take_stock(self, level: int) -> None:
+        """See the whole image, where what visits change has nothing to be added to."""
+        if self.account.sums is not None:
+            return
+        sweep = self._sweep(level)
+        sums = sweep_loss(sweep, self.workers)
+        with uninterrupted():
+            self.account.sums = sums
+            lost = self._keep_or_return(sweep.gaussians, sums)
+        self._tell(lost)
+
+    def _run_round(self, round_: Round, level: int) -> None:
+        assert self.targets is not None
+        course = self._course(round_, level)
+        territory = survey(self.state, course, self.plan.block, round_, self.workers, self.account.homes)
+        self.account.homes = territory.homes
+        lost = None
+        for number in range(self.place.group, GROUPS):
+            task = VisitTask(self._course(round_, level), self.targets)
+            group, outcomes = visit_group(territory, number, task, self.workers)
+            with uninterrupted():
+                group.put([outcome.state for outcome in outcomes])
+                assert self.account.sums is not None
+                sums = self.account.sums = changed(self.account.sums, outcomes)
+                self.place.group += 1
+                if is_hasty(outcomes, self.loss):
+                    self.best.rate /= 2
+                if self.place.group == GROUPS:
+                    lost = self._end_round(round_, sums)
+            self.checkpoint.commit_if_due()
+        self._tell(lost)
+        self.progress.advance(round_.steps, psnr=sums.psnr, level=level)
+
+    def _course(self, round_: Round, level: int) -> Course:
+        taken = range(round_.begin, round_.begin + round_.steps)
+        rates = tuple(self.best.rate * rate_at(t / self.config.steps, self.config.optimizer) for t in taken)
+        return Course(self.renderer, self.loss, 2.0**level, rates, self.plan.size.at_level(level))
+
+    def _end_round(self, round_: Round, sums: LossSums) -> str | None:
+        self.state.steps += round_.steps
+        self.place.taken += round_.steps
+        self.place.group, self.account.homes = 0, None
+        return self._keep_or_return(self.state.gaussians(), sums)
 
     def _descend(self, level: int) -> None:
         sweep = self._sweep(level)
         sums, gradients = sweep_gradients(sweep, self.workers)
         with uninterrupted():
-            lost = self._keep_or_return(sweep, sums)
+            lost = self._keep_or_return(sweep.gaussians, sums)
             if lost is None:
                 rate = self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer)
                 self.state.step(gradients, rate, self.workers.spread)
@@ -168,6 +236,7 @@ class _Descent:
             self.state.replace(index, newcomers, self.plan.size)
             self.best.recent *= _MOVING_COSTS
             self.place.relocated = taken
+            self.account.sums = None
 
     def _relocation_level(self) -> int:
         spacing = math.sqrt(self.plan.size.pixels / len(self.state))
@@ -178,14 +247,15 @@ class _Descent:
         targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
         return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss, self.workers.spread)
 
-    def _keep_or_return(self, sweep: Sweep, sums: LossSums) -> str | None:
+    def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
         if not self.best.is_lost(loss):
-            self.best.consider(sweep.gaussians, sums, loss)
+            self.best.consider(gaussians, sums, loss)
             return None
         self.state = AdamState.start(self.best.gaussians, self.plan.size, self.config.optimizer)
         self.best.recent = self.best.loss
+        self.account.sums = self.best.sums
         self.best.rate /= 2
         taken, best = self.place.taken, self.best.loss
         return f"after {taken} steps the loss went from {best:.4g} to {loss:.4g}: back, with half the rates"
@@ -193,22 +263,3 @@ class _Descent:
     def _tell(self, lost: str | None) -> None:
         if lost is not None:
             self.progress.note(lost)
-
-
-def relocated_share(taken: int, config: FitConfig) -> float:
-    """Share of the Gaussians to move after step ``taken``: none most of the time, falling linearly from move to move."""
-    last = math.floor(config.relocate_until * config.steps)
-    if not config.relocate_share or taken % config.relocate_every or taken > last:
-        return 0.0
-    first, least = _TAPER
-    return config.relocate_share * (first + (least - first) * taken / last)
-
-
-def rate_at(progressed: float, config: OptimizerConfig) -> float:
-    """Factor on the learning rates after a share ``progressed`` of the steps: constant, then down to the floor."""
-    if config.decay_share == 0 or progressed <= 1 - config.decay_share:
-        return 1.0
-    left = (1 - progressed) / config.decay_share
-    if config.decay == "cosine":
-        left = (1 - math.cos(math.pi * left)) / 2
-    return config.decay_floor + (1 - config.decay_floor) * left

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartsplat_large import memory
 from smartsplat_large.config import FitConfig
 from smartsplat_large.lattice import Size
 
 BLOCK_HALO = 5
+_CAP_SPACINGS = 6
+"""Mean spacings of the Gaussians that a block of blocked mode sees beyond its core: few reach farther."""
 _BLOCK_SIDES = (1024, 512, 256, 128)
 _BLOCKS_WANTED = 12
 _PIXELS_BETWEEN = 4
@@ -20,9 +22,15 @@ _BLOCK_PIXEL_ARRAYS = 4
 """float32 arrays of a block that live at once: rendered, target, gradient, and the loss's scratch (padded planes and
 partials come to one channel's worth each, counted below)."""
 _LOSS_SCRATCH_PLANES = 7
+_PAYLOADS_AHEAD = 5
+"""Visits, and results of visits, that wait, for every worker."""
 _GAUSSIAN_BYTES_PER_COLUMN = 64
 """Raw value and two moments (12), gradient in float64 (8), records and moments of the renderer (20), snapshots of this and
 the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
+BLOCKED_FROM = 64_000_000
+"""Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice."""
+SMALLEST_BLOCKED = 1_000_000
+"""Pixels below which a coarse level is swept whole in any case: it is read in no time."""
 _USUAL_WORKERS = 8
 """The block side is chosen as if so many worked: then it, and the rounding of sums, do not depend on how many do."""
 
@@ -35,6 +43,8 @@ class Phase:
     steps: int
     ssim: bool = True
     """Whether the loss has its SSIM term."""
+    blocked: bool = False
+    """Whether blocks take several steps at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +79,41 @@ def plan_fit(
         (b for b in _BLOCK_SIDES if -(-size.width // b) * -(-size.height // b) >= _BLOCKS_WANTED), _BLOCK_SIDES[-1]
     )
     sides = [b for b in _BLOCK_SIDES if b <= side]
-    fits = (b for b in sides if project(size, channels, itemsize, gaussians, b, _USUAL_WORKERS).total <= memory_bytes)
+    steps = phases(size, gaussians, config)
+    about = (size, channels, itemsize, gaussians)
+    blocked = any(phase.blocked for phase in steps)
+    fits = (b for b in sides if project(*about, b, _USUAL_WORKERS, blocked=blocked).total <= memory_bytes)
     block = next(fits, sides[-1])
-    footprint = project(size, channels, itemsize, gaussians, block, workers)
+    footprint = project(*about, block, workers, blocked=blocked)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
-        size=size, channels=channels, gaussians=gaussians, block=block,
-        phases=phases(size, gaussians, config), footprint=footprint,
+        size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint
     )  # fmt: skip
 
 
-def project(size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int) -> memory.Footprint:
+def cap(block: int, spacing: float) -> int:
+    """Pixels beyond its core that a block sees at most in blocked mode; Gaussians that reach farther stand still there.
+
+    At most half a block: so, blocks of one colour of a checkerboard see nothing in common.
+    """
+    return min(block // 2, math.ceil(_CAP_SPACINGS * spacing))
+
+
+def project(
+    size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False
+) -> memory.Footprint:
     """Bytes at the peak of a fit."""
-    outer = (min(block, size.width) + 2 * BLOCK_HALO) * (min(block, size.height) + 2 * BLOCK_HALO)
-    pixels = outer * (channels * (itemsize + 4 * _BLOCK_PIXEL_ARRAYS) + 4 * _LOSS_SCRATCH_PLANES)
+    halo = BLOCK_HALO + (cap(block, math.sqrt(size.pixels / gaussians)) if blocked else 0)
+    outer = min(block + 2 * halo, size.width) * min(block + 2 * halo, size.height)
+    # A visit keeps its base, too.
+    pixels = outer * (channels * (itemsize + 4 * (_BLOCK_PIXEL_ARRAYS + blocked)) + 4 * _LOSS_SCRATCH_PLANES)
     columns = 5 + channels
     density = gaussians / size.pixels
     # Gradients of a block in float64, its records, and what waits to be merged.
     local = int(outer * density * 1.5) * (8 * 3 * columns + 64)
+    if blocked:
+        # Copies of the state while it walks, and what is on its way to and from the tasks.
+        local += int(outer * density * 1.5) * 16 * columns * (2 + _PAYLOADS_AHEAD)
     return memory.Footprint(
         program=memory.PROGRAM,
         gaussians=gaussians * columns * _GAUSSIAN_BYTES_PER_COLUMN,
@@ -102,7 +129,15 @@ def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     coarse = round(config.steps * config.coarse_share) if coarsest else 0
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
-    return _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
+    parts = _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
+    return tuple(replace(part, blocked=_is_blocked(size, part.level, config)) for part in parts)
+
+
+def _is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+    pixels = size.at_level(level).pixels
+    if config.mode == "blocked":
+        return level == 0 or pixels >= SMALLEST_BLOCKED
+    return config.mode == "auto" and pixels >= BLOCKED_FROM
 
 
 def _split_by_loss(levels: list[Phase], without: int) -> tuple[Phase, ...]:

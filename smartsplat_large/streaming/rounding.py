@@ -119,7 +119,7 @@ def round_jointly(
             source, renderer, projection, symbols, layout, found, grid, home, step, models, bits, price, shapes
         )
         # All of a round before any of it is put in place: its tasks share what came before it.
-        rounded = list(workers.map(round_block, shared, _group(grid, group), short=grid.block < _SIDES[1]))
+        rounded = list(workers.map(round_block, shared, grid.group(group), short=grid.block < _SIDES[1]))
         symbols, shape = symbols.take(np.arange(len(home))), shape.take(np.arange(len(home)))
         for ids, part in rounded:
             _put(symbols, ids, part)
@@ -168,11 +168,6 @@ def _grid(layout: Layout, count: int) -> BlockGrid:
     spacing = math.sqrt(layout.size.pixels / count)
     side = min(max(1 << round(math.log2(_BLOCK_SPACINGS * spacing)), _SIDES[0]), _SIDES[1])
     return BlockGrid(layout.size, side, side // 2)
-
-
-def _group(grid: BlockGrid, group: int) -> list[int]:
-    """The blocks whose row and column have the parities that ``group`` says."""
-    return [i for i in range(len(grid)) if 2 * (i // grid.columns % 2) + i % grid.columns % 2 == group]
 
 
 def _home(shape: Gaussians, grid: BlockGrid) -> Index:

@@ -52,6 +52,18 @@ class Place:
     """Steps of all phases."""
     relocated: int = 0
     """Steps after which budget was moved last."""
+    group: int = 0
+    """Of a round of visits that has begun, the group of blocks that is next."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What a blocked phase knows beside the state: it sees the image whole only when it begins, and when budget has moved."""
+
+    sums: LossSums | None = None
+    """Of the image, kept up with what every visit changes; None where they are to be taken anew."""
+    homes: np.ndarray | None = None
+    """The owners of all Gaussians in a round that has begun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,12 @@ class Snapshot:
         """Of a descent."""
         return Place(**self.values["place"])
 
+    @property
+    def account(self) -> Account:
+        """Of a descent."""
+        told = self.values["account"]
+        return Account(None if told is None else LossSums(*told), self.arrays.get("homes"))
+
     def adam_state(self, config: OptimizerConfig) -> AdamState:
         """Of a descent, under the settings it had."""
         told = self.values["adam"]
@@ -96,11 +114,14 @@ def start_snapshot(stage: str, gaussians: Gaussians) -> Snapshot:
     return Snapshot(stage, _columns(gaussians), {})
 
 
-def descent_snapshot(state: AdamState, best: Best, place: Place) -> Snapshot:
-    """Between two steps."""
+def descent_snapshot(state: AdamState, best: Best, place: Place, account: Account) -> Snapshot:
+    """Between two steps, or two groups of visits."""
     arrays = _columns(best.gaussians) | {f"adam_{name}": getattr(state, name) for name in _RAW}
+    if account.homes is not None:
+        arrays["homes"] = account.homes
     adam = {"rate_xy": list(state.rate_xy), "max_scale": state.max_scale, "steps": state.steps}
-    return Snapshot("descent", arrays, {"place": asdict(place), "adam": adam, "best": _told(best)})
+    values = {"place": asdict(place), "adam": adam, "best": _told(best), "account": _listed(account.sums)}
+    return Snapshot("descent", arrays, values)
 
 
 def fitted_snapshot(best: Best) -> Snapshot:
@@ -113,5 +134,8 @@ def _columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
 
 
 def _told(best: Best) -> dict[str, Any]:
-    sums = None if best.sums is None else list(astuple(best.sums))
-    return {"sums": sums, "loss": best.loss, "recent": best.recent, "rate": best.rate}
+    return {"sums": _listed(best.sums), "loss": best.loss, "recent": best.recent, "rate": best.rate}
+
+
+def _listed(sums: LossSums | None) -> list[float] | None:
+    return None if sums is None else list(astuple(sums))

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,8 +19,10 @@ from smartsplat_large.progress import Progress
 _SMALLEST_PART = 2048
 """Rows that are worth a thread's waking up."""
 T = TypeVar("T")
+Item = TypeVar("Item")
 R = TypeVar("R")
 
+_LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _WORTH_SCHEDULING = 16
 """Fewer tasks than this are run by threads even when a local cluster is there: a task costs dask about 1 ms."""
 
@@ -38,22 +40,22 @@ class Workers:
         self._threads = threads
 
     def map(
-        self, function: Callable[[T, int], R], shared: T, items: Iterable[int], *, short: bool = False
+        self, function: Callable[[T, Item], R], shared: T, items: Collection[Item], *, short: bool = False
     ) -> Iterator[R]:
         """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker.
 
-        ``short`` tasks, of a few milliseconds, are left to threads unless the workers are elsewhere.
+        ``short`` tasks, of a few milliseconds, are left to threads unless the workers are elsewhere. Items are asked for
+        shortly before their turn: they may be made then. Each travels with its task alone, so a task can be run again.
         """
-        listed = list(items)
         submit: Callable[..., Any]
-        worth = len(listed) >= _WORTH_SCHEDULING and not short
+        worth = len(items) >= _WORTH_SCHEDULING and not short
         if self._client is None or not (self._remote or worth):
             threads: Any = self._threads
             submit = functools.partial(threads.submit, function, shared)
         else:
             everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
             submit = functools.partial(_submit_alone, self._client, function, everywhere)
-        yield from _in_order(submit, listed, ahead=4 * self.count + 4)
+        yield from _in_order(submit, items, ahead=4 * self.count + 4)
 
     def spread(self, function: Callable[[slice], Any], count: int) -> None:
         """Call ``function`` with slices that part ``range(count)``, on this machine's threads."""
@@ -62,19 +64,19 @@ class Workers:
         list(self._threads.map(function, map(slice, edges[:-1], edges[1:])))
 
 
-def _submit_alone(client: Any, function: Callable[..., Any], shared: Any, item: int) -> Any:
+def _submit_alone(client: Any, function: Callable[..., Any], shared: Any, item: Any) -> Any:
     # By the function's own name: it is what the dashboard shows.
     key = f"{function.__name__}-{uuid.uuid4().hex}"
     return client.submit(_alone, function, shared, item, key=key, pure=False)
 
 
-def _alone(function: Callable[[T, int], R], shared: T, item: int) -> R:
+def _alone(function: Callable[[T, Item], R], shared: T, item: Item) -> R:
     """A task in a process that may be elsewhere."""
     with native_threads.blas_alone:
         return function(shared, item)
 
 
-def _in_order(submit: Callable[[int], Any], items: list[int], ahead: int) -> Iterator[Any]:
+def _in_order(submit: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
     """Results in order, with at most ``ahead`` tasks submitted and not yet taken, so that they never pile up."""
     pending: deque[Any] = deque()
     try:
@@ -160,7 +162,8 @@ def _connect(address: str) -> Iterator[Any]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
-    with client, dask.config.set(scheduler=client):
+    # Tasks that carry Gaussians are some MiB long, on purpose.
+    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
         yield client
 
 
@@ -174,7 +177,7 @@ def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
     import dask
     from distributed import Client, LocalCluster
 
-    settings = {"distributed.admin.large-graph-warning-threshold": "1GiB", "distributed.worker.memory.pause": False,
+    settings = {_LARGE_GRAPH: "1GiB", "distributed.worker.memory.pause": False,
                 "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
     with contextlib.ExitStack() as stack:
         # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.

@@ -71,6 +71,20 @@ def test_values_and_gradients_are_those_of_the_reference(renderer: Renderer, cas
 
 
 @pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("case", CASES)
+def test_gaussians_are_added_to_a_base(renderer: Renderer, case: str) -> None:
+    gaussians, window, pitch = CASES[case]
+    base = np.random.default_rng(3).normal(0.5, 0.5, (gaussians.channels, *window.shape)).astype(np.float32)
+    before = base.copy()
+    expected = REFERENCE.forward(gaussians, window, pitch, base)
+    np.testing.assert_allclose(expected, REFERENCE.forward(gaussians, window, pitch) + base, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(renderer.forward(gaussians, window, pitch, base), expected, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(base, before)
+    empty = Gaussians.empty(gaussians.channels)
+    np.testing.assert_array_equal(renderer.forward(empty, window, pitch, base), base)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
 def test_no_gaussians_render_to_black(renderer: Renderer) -> None:
     assert not renderer.forward(Gaussians.empty(3), WINDOW).any()
     assert renderer.backward(Gaussians.empty(3), WINDOW, np.ones((3, *WINDOW.shape), np.float32)).xy.shape == (0, 2)
@@ -124,15 +138,19 @@ def test_concurrent_callers_get_the_same_bits(renderer: Renderer) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_descent_is_forward_loss_and_backward_in_one(channels: int, dtype: type) -> None:
+@pytest.mark.parametrize("based", [False, True])
+def test_descent_is_forward_loss_and_backward_in_one(channels: int, dtype: type, based: bool) -> None:
     """On a window whose edges cut tiles and strips, with overshoot on both sides of the range."""
     renderer = CpuRenderer()
     gaussians = scattered(60, WINDOW, 1, 0.3, 20, channels)
     projection = renderer.project(gaussians, 1.0)
     peak = np.iinfo(dtype).max
-    target = np.random.default_rng(2).integers(0, peak + 1, (channels, *WINDOW.shape), dtype)
-    absolute, squared, moments = renderer.descend(projection, WINDOW, target, 0.3, 0.7)
-    r = renderer.forward(gaussians, WINDOW).clip(0, 1) - target / peak
+    # Between the ends of the range, where a clamped residual of nothing would have a sign by rounding.
+    target = np.random.default_rng(2).integers(1, peak, (channels, *WINDOW.shape), dtype)
+    noise = np.random.default_rng(3).normal(0.2, 0.5, target.shape).astype(np.float32)
+    base = noise if based else None
+    absolute, squared, moments = renderer.descend(projection, WINDOW, target, 0.3, 0.7, base)
+    r = renderer.forward(gaussians, WINDOW, 1.0, base).clip(0, 1) - target / peak
     assert absolute == pytest.approx(np.abs(r).sum(), rel=1e-5)
     assert squared == pytest.approx(np.square(r).sum(), rel=1e-5)
     wanted = renderer.correlate(projection, WINDOW, (0.3 * np.sign(r) + 0.7 * r).astype(np.float32))

@@ -41,16 +41,22 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.parametrize("mode", ["exact", "blocked"])
 def test_random_kills_do_not_change_the_file(
-    start: Start, command: Command, image: Path, expected: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    mode: str, start: Start, command: Command, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
+    chosen = tmp_path_factory.mktemp("settings") / "mode.toml"
+    chosen.write_text(f'mode = "{mode}"\nsteps_per_visit = 3\n')
+    settings = (*SETTINGS, "--config", chosen)
+    assert command("fit", image, "-o", tmp_path / "whole.ssplat", *settings, "-q").code == 0
+    expected = (tmp_path / "whole.ssplat").read_bytes()
     # What a process that was killed leaves in its temporary folder is for the system to clear away.
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("of-the-killed")))
     monkeypatch.setenv("SMARTSPLAT_COMMIT_S", "0.03")
     out, state, moments = tmp_path / "a.ssplat", tmp_path / "a.ssplat.state", random.Random(1)
     for workers in (1, 2, 1):
-        process = start("fit", image, "-o", out, *SETTINGS, "--resume", "--workers", workers)
+        process = start("fit", image, "-o", out, *settings, "--resume", "--workers", workers)
         before = {path: path.stat().st_mtime_ns for path in state.glob("commit.json")}
         wait_until(
             lambda p=process, b=before: (
@@ -63,7 +69,7 @@ def test_random_kills_do_not_change_the_file(
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL
         assert not out.exists()
-    done = command("fit", image, "-o", out, *SETTINGS, "--resume")
+    done = command("fit", image, "-o", out, *settings, "--resume")
     assert done.code == 0, done.err
     assert "starts anew" not in done.err
     assert out.read_bytes() == expected

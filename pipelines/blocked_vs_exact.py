@@ -1,0 +1,130 @@
+"""What blocked mode costs in quality, at its blocks' borders too, and what both modes take in seconds.
+
+    python pipelines/blocked_vs_exact.py PICTURE... [--ratios 50 200 1000] [--presets fast balanced]
+                                         [--crop 2048x2048] [--steps-per-visit 10] [--json FILE]
+
+Runs in the environment that pipelines/check.py sets up. Both modes start from the same Gaussians and end before a file is
+made. "seam dB" is how much more blocked mode loses within 8 pixels of the last grid's borders, or of the grid's before it,
+than elsewhere: the worse of the two. "chance" is the same where no borders are, a quarter of a block aside of both.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
+
+from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.lattice import Size
+from smartsplat_large.pixels import to_pixels
+from smartsplat_large.progress import Silent
+from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.sampling import sample
+from smartsplat_large.source.array import ArraySource
+from smartsplat_large.streaming.budget import gaussian_budget
+from smartsplat_large.streaming.fit import fit_gaussians
+from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.workers import open_workers
+
+BAND = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture, preset and ratio, in both modes."""
+
+    picture: str
+    preset: str
+    ratio: float
+    exact_psnr: float
+    blocked_psnr: float
+    seam: float
+    chance: float
+    exact_s: float
+    exact_cpu_s: float
+    blocked_s: float
+    blocked_cpu_s: float
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("pictures", nargs="+", type=Path)
+    arguments.add_argument("--ratios", nargs="+", type=float, default=[50, 200, 1000])
+    arguments.add_argument("--presets", nargs="+", default=["fast", "balanced"])
+    arguments.add_argument("--crop", type=parse_size, metavar="WxH", default=Size(2048, 2048))
+    arguments.add_argument("--steps-per-visit", type=int, default=FitConfig().steps_per_visit)
+    arguments.add_argument("--workers", type=int, default=2)
+    given = arguments.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
+        for path, name, ratio in product(given.pictures, given.presets, given.ratios):
+            pixels = np.load(lossless_copy(path, given.crop, Path(folder)))
+            config = preset(name).replace(ratio=ratio, steps_per_visit=given.steps_per_visit)
+            for mode in ("exact", "blocked"):  # Kernels are compiled or loaded before anything is timed.
+                squared_error(pixels[:256, :256], config.replace(mode=mode, steps=12), given.workers)
+            rows.append(compare(path.stem, pixels, config, given.workers))
+    publish(report(rows), given.json, rows, **{k: str(v) for k, v in vars(given).items() if k != "json"})
+
+
+def compare(picture: str, pixels: np.ndarray, config: FitConfig, workers: int) -> Row:
+    """Both modes from the same start."""
+    note(f"{picture}: {config.preset} at ratio {config.ratio:g}")
+    error, seconds, block = {}, {}, 0
+    for mode in ("exact", "blocked"):
+        began, busy = time.perf_counter(), time.process_time()
+        error[mode], block = squared_error(pixels, config.replace(mode=mode), workers)
+        seconds[mode] = time.perf_counter() - began, time.process_time() - busy
+    lines = [near(block, quarter * block // 4, pixels) for quarter in range(4)]
+    seams = [lost(error, line) - lost(error, ~line) for line in lines]
+    psnr = {mode: -10 * np.log10(e.mean()) for mode, e in error.items()}
+    return Row(
+        picture, config.preset, config.ratio or 0, psnr["exact"], psnr["blocked"], max(seams[::2]), max(seams[1::2]),
+        *seconds["exact"], *seconds["blocked"],
+    )  # fmt: skip
+
+
+def squared_error(pixels: np.ndarray, config: FitConfig, workers: int) -> tuple[np.ndarray, int]:
+    """Of every pixel, after a fit; and the side of its blocks."""
+    source = ArraySource(pixels, name="picture", levels=8)
+    meta = source.meta
+    count, _ = gaussian_budget(meta, config)
+    plan = plan_fit(meta.size, meta.channels, pixels.itemsize, count, config, memory_bytes=1 << 40, workers=workers)
+    with open_workers(workers, progress=Silent()) as pool:
+        start = sample(source.read, meta.size, meta.channels, meta.dtype, count, config.sampling, 0, workers=workers)
+        best = fit_gaussians(source, CpuRenderer(), start, plan, config, pool, Silent(), pixels.nbytes * 4)
+    shown = to_pixels(CpuRenderer().forward(best.gaussians, meta.size.window), pixels.dtype)
+    return np.square((shown.astype(float) - pixels) / np.iinfo(pixels.dtype).max).mean(2), plan.block
+
+
+def near(block: int, shift: int, pixels: np.ndarray) -> np.ndarray:
+    """The pixels close to a border inside the picture."""
+    y, x = (np.abs((np.arange(n) + shift + block // 2) % block - block // 2) for n in pixels.shape[:2])
+    for line in (y, x) if not shift else ():
+        line[:BAND], line[-BAND:] = block, block
+    return (y[:, None] < BAND) | (x[None, :] < BAND)
+
+
+def lost(error: dict[str, np.ndarray], where: np.ndarray) -> float:
+    """dB that blocked mode is behind."""
+    return float(10 * np.log10(error["blocked"][where].mean() / error["exact"][where].mean()))
+
+
+def report(rows: list[Row]) -> str:
+    """A row a picture, preset and ratio."""
+    headings = ("picture", "preset", "ratio", "exact dB", "blocked dB", "gain", "seam dB", "chance", "exact s", "CPU s",
+                "blocked s", "CPU s")  # fmt: skip
+    return table(headings, [
+        (r.picture, r.preset, f"{r.ratio:g}", fixed(r.exact_psnr, 2), fixed(r.blocked_psnr, 2),
+         f"{r.blocked_psnr - r.exact_psnr:+.2f}", f"{r.seam:+.3f}", f"{r.chance:+.3f}", fixed(r.exact_s, 1),
+         fixed(r.exact_cpu_s, 1), fixed(r.blocked_s, 1), fixed(r.blocked_cpu_s, 1))
+        for r in rows
+    ])  # fmt: skip
+
+
+if __name__ == "__main__":
+    guarded(main)
