@@ -191,6 +191,15 @@ class FitConfig:
         """Nested plain values, as TOML and JSON take them; unset fields are left out."""
         return {k: v for k, v in dataclasses.asdict(self).items() if v is not None}
 
+    def summary(self) -> dict[str, Any]:
+        """What tells these settings, in the shortest form: target, preset, steps, seed, and what differs from the preset.
+
+        With the same version of the program, ``preset(...)`` and these are :meth:`to_dict` again.
+        """
+        ours, usual = self.to_dict(), PRESETS.get(self.preset, FitConfig()).to_dict()
+        told = {name: ours[name] for name in (*TARGETS, "preset", "steps", "seed") if name in ours}
+        return _differing(ours, usual) | told
+
 
 _OWN = OptimizerConfig(
     parametrisation="own", lr_xy=0.3, lr_scale=0.18, lr_rotation=0.18, lr_color=0.045, beta1=0.9, beta2=0.99,
@@ -227,6 +236,13 @@ PRESETS: Mapping[str, FitConfig] = {
         optimizer=_OWN_LONG,
     ),
 }
+
+
+def _differing(ours: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of ``ours`` that ``usual`` does not have; of a table within, those of its entries."""
+    nested = {name: _differing(value, usual[name]) for name, value in ours.items() if isinstance(value, Mapping)}
+    plain = {name: value for name, value in ours.items() if name not in nested and usual.get(name) != value}
+    return plain | {name: value for name, value in nested.items() if value}
 
 
 def preset(name: str) -> FitConfig:

@@ -72,3 +72,15 @@ def test_a_ratio_and_a_number_of_gaussians_replace_each_other() -> None:
     assert (again.ratio, again.gaussians) == (30.0, None)
     with pytest.raises(UsageError):
         preset("fast").replace(ratio=10.0, gaussians=70)
+
+
+def test_a_summary_tells_what_is_not_the_presets() -> None:
+    config = preset("balanced").replace(
+        ratio=100.0, seed=3, finish_passes=5, loss=LossConfig(l1=0.5, l2=1.0, ssim=0.01)
+    )
+    summary = config.summary()
+    assert summary == {
+        "ratio": 100.0, "preset": "balanced", "steps": 400, "seed": 3, "finish_passes": 5,
+        "loss": {"l1": 0.5, "ssim_from": LossConfig().ssim_from},
+    }  # fmt: skip
+    assert preset("fast").summary().keys() == {"ratio", "preset", "steps", "seed"}

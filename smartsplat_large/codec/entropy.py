@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import constriction
 import numpy as np
 from jaxtyping import Float64, Int64
+from numba import njit
 
 Ints = Int64[np.ndarray, "n"]
 Weights = Float64[np.ndarray, "t"]
@@ -31,6 +32,7 @@ MAGNITUDES = DIRECT + 4 * (MAX_BITS - 4)
 MAX_CONTEXT = 15
 SPLIT_SHAPES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e6)
 """How evenly the Gaussians of a cell fall into its halves (beta-binomial): 1 anyhow, large values by coin toss."""
+COUNTED_KEYS = 4096
 CACHED_SPLIT = 512
 """Models for splitting at most so many Gaussians are kept; larger ones are rare and large."""
 
@@ -185,11 +187,30 @@ def _groups(keys: Ints) -> list[tuple[int, Ints]]:
     """``(key, positions)`` in ascending order of the keys."""
     if not len(keys):
         return []
-    # Sixteen bits sort by radix, several times faster.
-    order = np.argsort(keys.astype(np.uint16) if int(keys.max()) < 1 << 16 else keys, kind="stable")
+    highest = int(keys.max())
+    if highest < COUNTED_KEYS:
+        order, ends = _counted(keys, highest)
+        edges = [0, *ends.tolist()]
+        return [(key, order[low:high]) for key, (low, high) in enumerate(itertools.pairwise(edges)) if high > low]
+    order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     borders = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(keys)]
     return [(int(ordered[low]), order[low:high]) for low, high in itertools.pairwise(borders)]
+
+
+@njit(cache=True, nogil=True)
+def _counted(keys: Any, highest: int) -> tuple[Any, Any]:
+    """Positions in the order of their keys, and where each key's end."""
+    ends = np.zeros(highest + 2, np.int64)
+    for key in keys:
+        ends[key + 1] += 1
+    for key in range(highest + 1):
+        ends[key + 1] += ends[key]
+    order = np.empty(len(keys), np.int64)
+    for i in range(len(keys)):
+        order[ends[keys[i]]] = i
+        ends[keys[i]] += 1
+    return order, ends[:-1]
 
 
 class Tally:

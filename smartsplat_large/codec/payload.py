@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
+from numba import njit
 
 from smartsplat_large.codec.entropy import MAX_CONTEXT, Coder
 from smartsplat_large.codec.quantize import MAX_AMPLITUDE, MAX_OCTAVE, Symbols, bit_length, place_levels, turn_levels
@@ -81,22 +83,49 @@ def sort_in_frame(symbols: Symbols, frame: Frame) -> Symbols:
 
 
 def _cell_key(cell: Int64[np.ndarray, "n 2"], frame: Frame) -> Ints:
-    x, y = cell[:, 0] - frame.x, cell[:, 1] - frame.y
-    key = (y >> frame.depth) * frame.columns + (x >> frame.depth)
-    for bit in range(frame.depth - 1, -1, -1):
-        key = key << 2 | (y >> bit & 1) << 1 | (x >> bit & 1)
-    return key
+    return np.asarray(_keys(cell, frame.x, frame.y, frame.columns, frame.depth))
 
 
 def _key_cell(key: Ints, frame: Frame) -> Int64[np.ndarray, "n 2"]:
-    x, y = np.zeros_like(key), np.zeros_like(key)
-    for bit in range(frame.depth):
-        x |= (key >> (2 * bit) & 1) << bit
-        y |= (key >> (2 * bit + 1) & 1) << bit
-    coarse_y, coarse_x = np.divmod(key >> (2 * frame.depth), frame.columns)
-    x += (coarse_x << frame.depth) + frame.x
-    y += (coarse_y << frame.depth) + frame.y
-    return np.stack([x, y], axis=1)
+    return np.asarray(_cells(key, frame.x, frame.y, frame.columns, frame.depth))
+
+
+@njit(cache=True, nogil=True)
+def _keys(cell: Any, left: int, top: int, columns: int, depth: int) -> Any:
+    found = np.empty(len(cell), np.int64)
+    for i in range(len(cell)):
+        x, y = cell[i, 0] - left, cell[i, 1] - top
+        key = (y >> depth) * columns + (x >> depth)
+        for bit in range(depth - 1, -1, -1):
+            key = key << 2 | (y >> bit & 1) << 1 | (x >> bit & 1)
+        found[i] = key
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _cells(keys: Any, left: int, top: int, columns: int, depth: int) -> Any:
+    found = np.empty((len(keys), 2), np.int64)
+    for i in range(len(keys)):
+        key = keys[i]
+        x, y = (key >> 2 * depth) % columns, (key >> 2 * depth) // columns
+        for bit in range(depth - 1, -1, -1):
+            x, y = x << 1 | (key >> 2 * bit & 1), y << 1 | (key >> (2 * bit + 1) & 1)
+        found[i, 0], found[i, 1] = x + left, y + top
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _halves(node: Any, totals: Any, first: Any) -> Any:
+    """The halves of some cells that are not empty, and how many each of them holds."""
+    nodes, counts = np.empty(2 * len(node), np.int64), np.empty(2 * len(node), np.int64)
+    kept = 0
+    for i in range(len(node)):
+        for half in range(2):
+            count = totals[i] - first[i] if half else first[i]
+            if count > 0:
+                nodes[kept], counts[kept] = 2 * node[i] + half, count
+                kept += 1
+    return nodes[:kept], counts[:kept]
 
 
 def _code_cells(
@@ -114,9 +143,7 @@ def _code_cells(
     totals = totals[node]
     for level in range(levels - 1, -1, -1):
         first = coder.split(totals, None if key is None else _first_counts(key >> level, node))
-        both = np.stack([first, totals - first], axis=1).ravel()
-        node = np.stack([2 * node, 2 * node + 1], axis=1).ravel()[both > 0]
-        totals = both[both > 0]
+        node, totals = _halves(node, totals, first)
     return cell if cell is not None else _key_cell(np.repeat(node, totals), frame)
 
 

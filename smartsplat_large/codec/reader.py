@@ -25,6 +25,8 @@ from smartsplat_large.lattice import Window
 CACHED_GAUSSIANS = 400_000
 """Decoded Gaussians kept between windows: some 16 MB."""
 OnDamage = Literal["raise", "skip"]
+_TURNS = 64
+"""Locks that the blocks share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class SplatFile:
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians
         self._lock = threading.Lock()
+        self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._cache: OrderedDict[tuple[int, int], Gaussians] = OrderedDict()
         self._held = 0
         self._file = open_bytes(self.path)
@@ -244,17 +247,24 @@ class SplatFile:
             return None
 
     def _block(self, entry: Entry, on_damage: OnDamage) -> Gaussians | None:
+        # Windows side by side share blocks: the second to come waits for the first instead of decoding it again.
+        with self._turns[entry.number % len(self._turns)]:
+            found = self._remembered(entry)
+            if found is not None:
+                return found
+            symbols = self._symbols(entry, on_damage)
+            if symbols is None:
+                return None
+            decoded = dequantize(symbols, amplitude_step(self._directory.head.step_index), self.layout.leaf)
+            self._remember(entry, decoded)
+            return decoded
+
+    def _remembered(self, entry: Entry) -> Gaussians | None:
         with self._lock:
             key = (entry.layer, entry.number)  # far cheaper to hash than the entry
             if key in self._cache:
                 self._cache.move_to_end(key)
-                return self._cache[key]
-        symbols = self._symbols(entry, on_damage)
-        if symbols is None:
-            return None
-        decoded = dequantize(symbols, amplitude_step(self._directory.head.step_index), self.layout.leaf)
-        self._remember(entry, decoded)
-        return decoded
+            return self._cache.get(key)
 
     def _remember(self, entry: Entry, decoded: Gaussians) -> None:
         with self._lock:
