@@ -278,7 +278,7 @@ def test_a_blocked_plan_counts_its_wider_windows() -> None:
     size, blocked = Size(20_000, 20_000), BLOCKED.replace(gaussians=None, ratio=200.0)
     about, exact = (size, 3, 1, 1_000_000), blocked.replace(mode="exact")
     plans = {c.mode: plan_fit(*about, c, memory_bytes=1 << 40, workers=4) for c in (blocked, exact)}
-    assert plans["blocked"].footprint.working > 2 * plans["exact"].footprint.working
+    assert plans["blocked"].footprint.working > 1.5 * plans["exact"].footprint.working
     tight = plan_fit(*about, blocked, memory_bytes=2 << 30, workers=2)
     assert tight.block < plans["blocked"].block
     assert tight.footprint.total <= 2 << 30
