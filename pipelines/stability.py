@@ -44,7 +44,7 @@ class Row:
         """dB that PSNR falls at most from one ratio to the next smaller one."""
         known = [self.psnr[ratio] for ratio in sorted(self.psnr, reverse=True)]
         found = [psnr for psnr in known if psnr is not None]
-        return max((before - after for before, after in itertools.pairwise(found)), default=0.0)
+        return max((before - after for before, after in itertools.pairwise(found) if before < math.inf), default=0.0)
 
 
 def flat(side: int) -> Pixels:
@@ -123,9 +123,10 @@ def _psnr(picture: Path, config: FitConfig) -> float | None:
         made = api.fit(picture, picture.with_suffix(".ssplat"), config=config, overwrite=True)
     except UsageError:
         return None
-    if made.psnr is None or math.isnan(made.psnr):
+    psnr = math.inf if made.psnr is None else made.psnr
+    if math.isnan(psnr):
         raise SystemExit(f"{picture.stem} at ratio {config.ratio:g}: no number came out")
-    return made.psnr
+    return psnr
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
+from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.evaluate import score_file
@@ -122,18 +123,19 @@ def fit(
             working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
             checkpoint,
         ):
+            renderer = CpuRenderer(background_of(copy, config))
             if config.psnr is not None:
                 encoded = encode_to_psnr(
-                    QualityTask(copy, CpuRenderer(), config, planned, count, room, Path(folder), pool, progress), config.psnr
+                    QualityTask(copy, renderer, config, planned, count, room, Path(folder), pool, progress), config.psnr
                 )  # fmt: skip
             else:
                 initial = checkpoint.resumed_gaussians or sample(
                     copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                     workers=threads, progress=progress,
                 )  # fmt: skip
-                best = fit_gaussians(copy, CpuRenderer(), initial, plan, config, pool, progress, room, checkpoint)
+                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint)
                 progress.start("encode", 1, "file")
-                encoded = encode_within(best.gaussians, copy, CpuRenderer(), config, limit, pool, progress)
+                encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()
             progress.advance()
@@ -159,7 +161,12 @@ def _target(image: Path, output: str | Path | None, overwrite: bool) -> Path:
 def _verified(written: Path, source: ImageSource, meta: ImageMeta, pool: Workers, progress: Progress) -> Evaluation:
     """What a file that was just written is worth, by decoding it again."""
     with SplatFile(written) as file:
-        return _evaluation(score_file(source, View(file, CpuRenderer()), pool, progress, stage="verify"), file, meta)
+        return _evaluation(score_file(source, view_of(file), pool, progress, stage="verify"), file, meta)
+
+
+def view_of(file: SplatFile, pitch: float = 1.0, skip_damage: bool = False) -> View:
+    """A file as its pictures are restored on this machine."""
+    return View(file, CpuRenderer(file.header.background), pitch, skip_damage)
 
 
 def _planned(meta: ImageMeta, count: int, config: FitConfig, memory_bytes: int, threads: int) -> tuple[FitPlan, int]:
@@ -225,7 +232,7 @@ def decode(
     """
     progress = progress or Silent()
     with SplatFile(file) as opened:
-        view = View(opened, CpuRenderer(), pitch_of(level, scale), skip_damage)
+        view = view_of(opened, pitch_of(level, scale), skip_damage)
         window = _output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
@@ -320,7 +327,7 @@ def evaluate(
         open_source(image) as source,
         tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
     ):
-        view = View(opened, CpuRenderer())
+        view = view_of(opened)
         _require_alike(view, source)
         with (
             open_workers(workers, progress=progress) as pool,
@@ -394,7 +401,7 @@ class SplatImage:
 
     def __init__(self, path: str | Path) -> None:
         self.file = SplatFile(path)
-        self._renderer = CpuRenderer()
+        self._renderer = CpuRenderer(self.file.header.background)
 
     @property
     def width(self) -> int:

@@ -46,6 +46,7 @@ def encode_to_budget(
     metadata: dict[str, Any] | None = None,
     icc_profile: bytes | None = None,
     pixels_per_cm: tuple[float, float] | None = None,
+    background: tuple[int, ...] = (),
 ) -> Encoded:
     """Encode as finely as ``budget_bytes`` allow: at most that many bytes, and at least 97 % of them if need be.
 
@@ -59,7 +60,9 @@ def encode_to_budget(
     ValueError
         As for :func:`encode`.
     """
-    extras = Extras(metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm)
+    extras = Extras(
+        metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm, background=background
+    )
     require_encodable(gaussians, bits)
     extras, dropped = affordable(extras, budget_bytes)
     index = visible_index(gaussians, size)
@@ -80,7 +83,7 @@ def encode_to_budget(
 
 def affordable(extras: Extras, budget_bytes: int) -> tuple[Extras, tuple[str, ...]]:
     """What a budget can carry beside the Gaussians, and the names of what it cannot."""
-    kept, dropped = Extras(), []
+    kept, dropped = Extras(background=extras.background), []
     wanted = (
         ("resolution", {"pixels_per_cm": extras.pixels_per_cm}),
         ("colour profile", {"icc_profile": extras.icc_profile}),

@@ -29,7 +29,7 @@ MAX_METADATA_BYTES = 1 << 22
 
 _CHANNELS, _DEEP, _GRID, _RECT, _SECTIONS, _LAYERS = 0x03, 0x04, 0x08, 0x10, 0x20, 0xC0
 _ONE_LAYER = 0x40
-_RESOLUTION, _ICC, _METADATA = 0x01, 0x02, 0x04
+_RESOLUTION, _ICC, _METADATA, _BACKGROUND = 0x01, 0x02, 0x04, 0x08
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class SplatHeader:
     """Side of a block in pixels; 0 where one block holds all."""
     fineness: float
     """1 is quantisation noise of roughly 40 dB; 2 halves the steps."""
+    background: tuple[float, ...] = ()
+    """What the Gaussians are added to, one number a channel, 1 is the brightest; black where empty."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Provenance: anything JSON holds."""
     icc_profile: bytes | None = None
@@ -69,6 +71,8 @@ class Head:
     icc_bytes: int = 0
     metadata_bytes: int = 0
     pixels_per_cm: tuple[float, float] | None = None
+    background: tuple[int, ...] = ()
+    """In levels of a pixel."""
 
 
 class FormatError(Exception):
@@ -157,6 +161,7 @@ def head_to_bytes(head: Head) -> bytes:
         (_RESOLUTION if head.pixels_per_cm else 0)
         | (_ICC if head.icc_bytes else 0)
         | (_METADATA if head.metadata_bytes else 0)
+        | (_BACKGROUND if any(head.background) else 0)
     )
     flags = (
         (head.channels - 1)
@@ -178,6 +183,11 @@ def head_to_bytes(head: Head) -> bytes:
         body += struct.pack("<2f", *head.pixels_per_cm) if head.pixels_per_cm else b""
         body += varint(head.icc_bytes) if head.icc_bytes else b""
         body += varint(head.metadata_bytes) if head.metadata_bytes else b""
+        body += (
+            b"".join(level.to_bytes(head.bits // 8, "little") for level in head.background)
+            if any(head.background)
+            else b""
+        )
     body += models
     return sealed(MAGIC + bytes([VERSION]) + varint(len(body)) + body)
 
@@ -216,17 +226,19 @@ def head_from_bytes(body: bytes) -> Head:
     resolution = struct.unpack("<2f", cursor.take(8)) if sections & _RESOLUTION else None
     icc_bytes = cursor.varint() if sections & _ICC else 0
     metadata_bytes = cursor.varint() if sections & _METADATA else 0
+    channels, width = (flags & _CHANNELS) + 1, 2 if flags & _DEEP else 1
+    levels = [cursor.take(width) for _ in range(channels)] if sections & _BACKGROUND else []
     layout = Layout(size, leaf, exponent, wide, least)
     _require_sane(layout, bool(flags & _GRID))
-    channels = (flags & _CHANNELS) + 1
     try:
         models = models_from_bytes(cursor.take(len(body) - cursor.at), channels)
     except ValueError as error:
         raise FormatError(str(error)) from error
     return Head(
-        channels=channels, bits=16 if flags & _DEEP else 8, count=count, step_index=step_index, layout=layout,
+        channels=channels, bits=8 * width, count=count, step_index=step_index, layout=layout,
         models=models, wide_bytes=wide_bytes, index_bytes=index_bytes, icc_bytes=icc_bytes,
         metadata_bytes=metadata_bytes, pixels_per_cm=resolution,
+        background=tuple(int.from_bytes(level, "little") for level in levels),
     )  # fmt: skip
 
 

@@ -184,6 +184,7 @@ class SplatFile:
             count=head.count,
             block=head.layout.block,
             fineness=index_to_fineness(head.step_index, spacing),
+            background=tuple(level / ((1 << head.bits) - 1) for level in head.background),
             metadata=self._read_metadata(offset + sealed_bytes(head.icc_bytes), head.metadata_bytes),
             icc_profile=self._section("colour profile", offset, head.icc_bytes),
             pixels_per_cm=head.pixels_per_cm,

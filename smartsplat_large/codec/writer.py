@@ -41,6 +41,8 @@ CHUNK = 1 << 18
 class Extras:
     """What a file may carry beside the Gaussians."""
 
+    background: tuple[int, ...] = ()
+    """What they are added to, in levels of a pixel, one a channel; black where empty. Never left out."""
     metadata: dict[str, Any] = field(default_factory=dict)
     icc_profile: bytes | None = None
     pixels_per_cm: tuple[float, float] | None = None
@@ -87,6 +89,7 @@ def encode(
     metadata: dict[str, Any] | None = None,
     icc_profile: bytes | None = None,
     pixels_per_cm: tuple[float, float] | None = None,
+    background: tuple[int, ...] = (),
 ) -> Encoded:
     """Encode with quantisation steps of ``1 / fineness`` times the usual.
 
@@ -104,7 +107,9 @@ def encode(
     ValueError
         There is no Gaussian, or one of them is not finite.
     """
-    extras = Extras(metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm)
+    extras = Extras(
+        metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm, background=background
+    )
     require_encodable(gaussians, bits)
     visible = visible_index(gaussians, size)
     spacing = mean_spacing(size, len(visible))
@@ -226,6 +231,7 @@ def _assemble(
         channels=channels, bits=bits, count=count, step_index=step_index, layout=layout, models=models,
         wide_bytes=tuple(len(layer[WIDE]) for layer in payloads), index_bytes=len(index),
         icc_bytes=len(extras.icc_profile or b""), metadata_bytes=len(metadata), pixels_per_cm=extras.pixels_per_cm,
+        background=extras.background,
     )  # fmt: skip
     front = [head_to_bytes(head), sealed(index), sealed(extras.icc_profile or b""), sealed(metadata)]
     blocks = [part for layer in payloads for part in (sealed(layer[WIDE]), *layer[1:])]

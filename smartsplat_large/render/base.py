@@ -49,8 +49,11 @@ class Renderer(Protocol):
     the pyramid is ``pitch = 2**k``; below 1 the picture is enlarged. Each Gaussian is convolved with the output pixel's
     box (variance + (pitch^2 - 1) / 12, amplitude rescaled so that energy is kept), so zooming out never aliases.
 
-    A ``base`` is planes of the window that are there already; the Gaussians are added to them. It is not changed.
+    A ``base`` is planes of the window that are there already; the Gaussians are added to them. It is not changed. Without
+    one, they are added to ``background``, one number a channel, or to black where that is empty.
     """
+
+    background: tuple[float, ...]
 
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         """SmartSplat eq. 4 without the final clamp: ``(channels, height, width)`` float32."""

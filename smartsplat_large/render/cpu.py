@@ -20,6 +20,11 @@ class CpuRenderer:
     One call uses one thread. Values are bit-identical for every split of an image into windows.
     """
 
+    background: tuple[float, ...] = ()
+
+    def __init__(self, background: tuple[float, ...] = ()) -> None:
+        self.background = background
+
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         return self.render(self.project(gaussians, pitch), window, base)
 
@@ -44,14 +49,19 @@ class CpuRenderer:
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
         out = np.empty((projection.peaks.shape[1], *window.shape), np.float32)
         cpu_kernels.forward(
-            projection.records, projection.peaks, *_raster(projection, window), _given(base), out, _planes(projection)
+            projection.records,
+            projection.peaks,
+            *_raster(projection, window),
+            _given(base),
+            out,
+            self._planes(projection),
         )
         return out
 
     def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments:
         moments = _no_moments(projection)
         raster = _raster(projection, window)
-        cpu_kernels.backward(projection.records, projection.peaks, *raster, d_planes, _planes(projection), moments)
+        cpu_kernels.backward(projection.records, projection.peaks, *raster, d_planes, self._planes(projection), moments)
         return moments
 
     def descend(
@@ -66,7 +76,7 @@ class CpuRenderer:
         moments = _no_moments(projection)
         absolute, squared = cpu_kernels.descend(
             projection.records, projection.peaks, *_raster(projection, window), target,
-            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _given(base), _planes(projection), moments,
+            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _given(base), self._planes(projection), moments,
         )  # fmt: skip
         return absolute, squared, moments
 
@@ -78,18 +88,18 @@ class CpuRenderer:
             box_variance(pitch), rows.start, rows.stop, out.xy, out.scale, out.rotation, out.color,
         )  # fmt: skip
 
+    def _planes(self, projection: Projection) -> tuple[np.float32, ...]:
+        """The background, a number a channel: so a kernel is told how many there are, see :mod:`.cpu_kernels`."""
+        channels = int(projection.peaks.shape[1])
+        return tuple(np.float32(value) for value in self.background or (0.0,) * channels)
 
-_BLACK = np.zeros((0, 0, 0), np.float32)
+
+_NOTHING = np.zeros((0, 0, 0), np.float32)
 
 
 def _given(base: Planes | None) -> Planes:
     """Planes without a pixel stand for no base, so that there is one compiled kernel for both."""
-    return _BLACK if base is None else base
-
-
-def _planes(projection: Projection) -> tuple[int, ...]:
-    """As many zeros as there are channels: how a kernel is told, see :mod:`.cpu_kernels`."""
-    return (0,) * int(projection.peaks.shape[1])
+    return _NOTHING if base is None else base
 
 
 def _no_moments(projection: Projection) -> Moments:

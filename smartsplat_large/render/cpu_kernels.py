@@ -3,7 +3,8 @@
 The buffer holds a tile as strips of eight columns; a strip holds its rows from the top, and a row its channels, eight
 pixels each. So walking down a strip reads and writes memory in order. :mod:`.strips` explains the arithmetic.
 
-Kernels are compiled for each number of channels: they take it as a tuple of that length, which the compiler knows.
+Kernels are compiled for each number of channels: they take it as the length of a tuple, which the compiler knows: that of the
+background's float32 values.
 """
 
 from __future__ import annotations
@@ -238,25 +239,29 @@ def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) 
 
 
 @njit(inline="always", error_model="numpy")
-def _begin_tile(buffer: Any, tile: Any, bounds: Any, channels: int, base: Any) -> None:
-    """What Gaussians are added to: the base where there is one."""
+def _begin_tile(buffer: Any, tile: Any, bounds: Any, planes: Any, base: Any) -> None:
+    """What Gaussians are added to: the base where there is one, else the background."""
+    channels = len(planes)
     if base.shape[0]:
         _load_tile(buffer, tile, bounds, channels, base)
-    else:
-        buffer[:] = 0
+        return
+    for c in range(channels):
+        color = simd.splat(planes[c])
+        for at in range(uintp(c * simd.LANES), uintp(len(buffer)), uintp(channels * simd.LANES)):
+            simd.store(buffer, at, color)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(
     records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, base: Any, out: Any, planes: Any
 ) -> None:
-    """Render a window onto ``base``: that and ``out`` are ``(channels, height, width)`` float32; an empty base is black."""
+    """Render a window onto ``base``, or onto the background where that is empty; ``(channels, height, width)`` float32."""
     channels = len(planes)
     buffer = _tile_buffer(channels)
     strips = _strip_buffers()
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
-        _begin_tile(buffer, tile, bounds, channels, base)
+        _begin_tile(buffer, tile, bounds, planes, base)
         _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
         _store_tile(buffer, tile, bounds, channels, out)
 
@@ -303,7 +308,7 @@ def descend(
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
         members = ids[start[index] : start[index + 1]]
-        _begin_tile(buffer, tile, bounds, channels, base)
+        _begin_tile(buffer, tile, bounds, planes, base)
         _render_tile(records, peaks, members, tile, buffer, strips, planes)
         sums = _residual(buffer, tile, bounds, channels, target, unit, l1, l2)
         absolute += sums[0]

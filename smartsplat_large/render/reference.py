@@ -18,9 +18,16 @@ if TYPE_CHECKING:
 class ReferenceRenderer:
     """Implements :class:`~smartsplat_large.render.base.Renderer` in torch float64; for tests, up to about 10^8 terms."""
 
+    background: tuple[float, ...] = ()
+
+    def __init__(self, background: tuple[float, ...] = ()) -> None:
+        self.background = background
+
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         planes = _render(_leaves(gaussians, grad=False), window, pitch).numpy()
-        return (planes if base is None else planes + base).astype(np.float32)
+        below = np.array(self.background or [0.0])[:, None, None] if base is None else base
+        total: Planes = (planes + below).astype(np.float32)
+        return total
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         import torch

@@ -77,7 +77,7 @@ def encode_within(
 ) -> Encoded:  # fmt: skip
     """The file of a fit: at most ``limit`` bytes, or as fine as is of use where there is none."""
     meta = source.meta
-    extras = extras_of(meta, config)
+    extras = extras_of(meta, config, renderer)
     bits = 8 * meta.dtype.itemsize
     about: dict[str, Any] = dict(size=meta.size, bits=bits) | {
         field.name: getattr(extras, field.name) for field in dataclasses.fields(extras)
@@ -105,7 +105,7 @@ def encode_at(
 ) -> Encoded:  # fmt: skip
     """The file of a fit at one amplitude step, whatever its size, with what a budget of that size would carry."""
     meta = source.meta
-    extras, dropped = affordable(extras_of(meta, config), usual_bytes(len(gaussians), meta))
+    extras, dropped = affordable(extras_of(meta, config, renderer), usual_bytes(len(gaussians), meta))
     seen = gaussians.take(visible_index(gaussians, meta.size))
     # What is searched for must change little from step to step; the last passes even it out.
     passes = max(config.finish_passes, SETTLED_PASSES)
@@ -118,10 +118,12 @@ def usual_bytes(count: int, meta: ImageMeta) -> int:
     return SMALLEST_FILE + math.ceil(count * BYTES_PER_GAUSSIAN[meta.channels])
 
 
-def extras_of(meta: ImageMeta, config: FitConfig) -> Extras:
+def extras_of(meta: ImageMeta, config: FitConfig, renderer: BlockRenderer) -> Extras:
     """What a file carries beside the Gaussians."""
+    brightest = (1 << 8 * meta.dtype.itemsize) - 1
     return Extras(
-        metadata=_provenance(meta, config), icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm
+        metadata=_provenance(meta, config), icc_profile=meta.icc_profile, pixels_per_cm=meta.pixels_per_cm,
+        background=tuple(round(value * brightest) for value in renderer.background),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.background import above
 from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, is_hasty, survey, visit_group
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.plan import FitPlan, Phase
@@ -44,6 +45,7 @@ def fit_gaussians(
 ) -> Best:
     """Take ``config.steps`` Adam steps from ``initial`` and return the best state met at full size.
 
+    ``initial`` has the colours of the picture, whatever the renderer's background.
     Pixels are read again at every step, except those that ``kept_bytes`` of memory can hold.
 
     ``source`` must hold all levels of ``plan``. The same arguments give the same result for any number of workers, and
@@ -52,6 +54,8 @@ def fit_gaussians(
     checkpoint = checkpoint or Checkpoint.none(progress)
     resumed = checkpoint.take_resumed()
     stage = None if resumed is None else resumed.stage
+    if stage is None:
+        initial = above(initial, renderer.background)
     if resumed is not None and stage == "fitted":
         return _finished(resumed.best, checkpoint)
     if stage in (None, "sampled"):

@@ -75,10 +75,12 @@ def _gather(sweep: Sweep, workers: Workers, task: Callable[[Sweep, int], tuple[I
 
 
 def correlate_target(sweep: Sweep, index: int) -> tuple[Index, Columns]:
-    """A block's part of ``G^T I``."""
+    """A block's part of ``G^T I``, the image above its background."""
     block = sweep.grid[index]
     ids = sweep.members.of(index)
     target = to_planes(sweep.source.read(block.outer, sweep.level))
+    if sweep.renderer.background:
+        target -= np.array(sweep.renderer.background, np.float32)[:, None, None]
     return ids, sweep.renderer.backward(sweep.gaussians.take(ids), block.outer, target, 2.0**sweep.level).color
 
 
@@ -86,5 +88,6 @@ def correlate_rendering(sweep: Sweep, index: int) -> tuple[Index, Columns]:
     """A block's part of ``G^T G c``."""
     block = sweep.grid[index]
     ids = sweep.members.of(index)
-    rendered = sweep.renderer.render(sweep.projection.take(ids), block.outer)
+    black = np.zeros((sweep.gaussians.channels, *block.outer.shape), np.float32)
+    rendered = sweep.renderer.render(sweep.projection.take(ids), block.outer, black)
     return ids, sweep.renderer.backward(sweep.gaussians.take(ids), block.outer, rendered, 2.0**sweep.level).color

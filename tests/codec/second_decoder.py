@@ -66,7 +66,9 @@ def power8(n: int) -> float:
     return math.ldexp(ROOTS[n % 8], n // 8)
 
 
-File = namedtuple("File", "symbols xy scale rotation color")  # rows of symbols: cell, o, mean, aspect, turn, place, k
+File = namedtuple(
+    "File", "symbols xy scale rotation color background"
+)  # symbols: cell, o, mean, aspect, turn, place, k
 
 
 def token_model(models: dict[str, Any], stream: str, context: int) -> tuple[int, np.ndarray]:
@@ -204,6 +206,8 @@ def read(raw: bytes) -> File:
     sections = head.byte() if flags & 32 else 0
     head.take(8 if sections & 1 else 0)
     extras = [head.varint() if sections & bit else 0 for bit in (2, 4)]
+    deep = 2 if flags & 4 else 1
+    levels = [int.from_bytes(head.take(deep), "little") for _ in range(sections // 8 * channels)]
     models = read_models(head, channels)
     index = Bytes(at.sealed(index_length))
     for n in extras:
@@ -232,7 +236,8 @@ def read(raw: bytes) -> File:
         transform[:3, :3] = [[a, a, a], [h, 0, -h], [s, -2 * s, s]]
     step = math.ldexp(2.0 ** (step_index % 64 / 64), step_index // 64)
     linear = (color * (step * np.exp(-log_mean))[:, None]) @ transform
-    return File(symbols, xy, np.exp(logs).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))
+    columns = (np.exp(logs).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))
+    return File(symbols, xy, *columns, tuple(level / (256**deep - 1) for level in levels))
 
 
 def read_models(head: Bytes, channels: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def assert_same(path: Path) -> None:
     found = second_decoder.read(path.read_bytes())
     with SplatFile(path) as file:
         ours = file.gaussians()
+        assert found.background == file.header.background
     for name in ("xy", "scale", "rotation", "color"):
         np.testing.assert_array_equal(getattr(found, name), getattr(ours, name))
 
@@ -36,6 +37,17 @@ def test_both_decoders_agree_to_the_bit(batch, tmp_path, channels, count, size):
     path = tmp_path / "a.ssplat"
     path.write_bytes(encode(batch(count, size, channels), size=size, bits=8, metadata={"a": 1}).data)
     assert_same(path)
+
+
+@pytest.mark.parametrize(("bits", "background"), [(8, (200,)), (16, (300,)), (8, (0, 255, 7)), (16, (1, 0, 65535, 9))])
+def test_both_decoders_see_the_background(batch, tmp_path, bits, background):
+    path, size = tmp_path / "a.ssplat", Size(90, 50)
+    about = dict(size=size, bits=bits, background=background, pixels_per_cm=(3.0, 4.0), icc_profile=b"icc")
+    path.write_bytes(encode(batch(20, size, len(background)), **about).data)
+    assert_same(path)
+    with SplatFile(path) as file:
+        assert file.header.background == tuple(level / (2**bits - 1) for level in background)
+        assert (file.header.pixels_per_cm, file.header.icc_profile) == ((3.0, 4.0), b"icc")
 
 
 def test_the_golden_file_reads_as_it_did_when_it_was_written():

@@ -52,6 +52,25 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", [CpuRenderer])
+@pytest.mark.parametrize("case", ["mixed", "grey", "four channels", "level 2", "one row"])
+def test_gaussians_are_added_to_the_background(kind: type[CpuRenderer], case: str) -> None:
+    gaussians, window, pitch = CASES[case]
+    background = tuple(np.linspace(0.2, 0.9, gaussians.channels).tolist())
+    ours, expected = kind(background), ReferenceRenderer(background).forward(gaussians, window, pitch)
+    np.testing.assert_allclose(ours.forward(gaussians, window, pitch), expected, rtol=0, atol=1e-5)
+    nothing = gaussians.take(np.zeros(0, np.int64))
+    assert (ours.forward(nothing, window, pitch) == np.float32(background)[:, None, None]).all()
+    base = np.full((gaussians.channels, *window.shape), 0.25, np.float32)
+    black = kind().forward(gaussians, window, pitch, base)
+    np.testing.assert_array_equal(ours.forward(gaussians, window, pitch, base), black)
+    target = np.full(base.shape, 100, np.uint8)
+    projection = ours.project(gaussians, pitch)
+    _, squared, _ = ours.descend(projection, window, target, 0.0, 1.0)
+    wanted = np.square(expected.clip(0, 1).astype(np.float64) - 100 / 255).sum()
+    assert squared == pytest.approx(wanted, rel=1e-4)
+
+
 @pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_the_reference(renderer: Renderer, case: str) -> None:

@@ -1,0 +1,61 @@
+"""The colour that Gaussians are added to: what a picture has most of need not be painted over and over."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from smartsplat_large.array_types import Pixels
+from smartsplat_large.config import FitConfig
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Size, Window
+from smartsplat_large.source.base import ImageSource
+
+_WINDOW, _ACROSS = 256, 8
+"""Windows of so many pixels, at most so many along each side of the picture, stand for it."""
+_PAPER_SHARE = 0.2
+"""A colour that so many pixels have, to a level, is that of a paper."""
+
+
+def background_of(source: ImageSource, config: FitConfig) -> tuple[float, ...]:
+    """The colour of the paper where the picture has one, else the mean; a whole number of levels, 1 is the brightest.
+
+    Empty where the settings want black.
+    """
+    if config.background == "black":
+        return ()
+    meta = source.meta
+    pixels = np.concatenate([_seen(source, window) for window in _windows(meta.size)])
+    median = np.round(np.median(pixels, axis=0))
+    share = (np.abs(pixels - median) <= 1).all(axis=1).mean()
+    levels = median if share >= _PAPER_SHARE else np.round(pixels.mean(axis=0, dtype=np.float64))
+    return tuple(float(level) / ((1 << 8 * meta.dtype.itemsize) - 1) for level in levels)
+
+
+def above(gaussians: Gaussians, background: tuple[float, ...]) -> Gaussians:
+    """``gaussians`` whose colours are those of the picture, as they are when added to a background."""
+    if not background:
+        return gaussians
+    color = gaussians.color - np.array(background, np.float32)
+    return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, color)
+
+
+def _seen(source: ImageSource, window: Window) -> Pixels:
+    pixels = source.read(window, 0)
+    return pixels.reshape(-1, pixels.shape[2])
+
+
+def _windows(size: Size) -> list[Window]:
+    """All of a small picture, evenly spread parts of a large one."""
+    return [
+        Window(x, y, min(_WINDOW, size.width), min(_WINDOW, size.height))
+        for y in _starts(size.height)
+        for x in _starts(size.width)
+    ]
+
+
+def _starts(side: int) -> list[int]:
+    count = min(_ACROSS, math.ceil(side / _WINDOW))
+    last = max(side - _WINDOW, 0)
+    return [last * i // max(count - 1, 1) for i in range(count)]
