@@ -26,7 +26,7 @@ SETTLED_PASSES = 5
 
 SMALLEST_RATIO = 2.0
 
-BYTES_PER_GAUSSIAN = {1: 3.0, 2: 3.5, 3: 3.9, 4: 4.4}
+BYTES_PER_GAUSSIAN = {1: 2.9, 2: 3.3, 3: 3.7, 4: 4.2}
 """What a Gaussian takes in a file whose steps suit its Gaussians, by number of channels: sets N for a wanted ratio. The
 steps are then chosen so that the file fills its budget, so an estimate is enough."""
 

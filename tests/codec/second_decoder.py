@@ -189,8 +189,7 @@ def block(
 def read(raw: bytes) -> File:
     at = Bytes(raw)
     assert at.take(5) == b"SSPL\x02"
-    length = at.varint()
-    start = at.at
+    length, start = at.varint(), at.at
     at = Bytes(raw)
     head = Bytes(at.sealed(start + length)[start:])
     flags, width, height, _, step_index = head.byte(), head.varint(), head.varint(), head.varint(), head.signed()
@@ -209,9 +208,7 @@ def read(raw: bytes) -> File:
     deep = 2 if flags & 4 else 1
     levels = [int.from_bytes(head.take(deep), "little") for _ in range(sections // 8 * channels)]
     models = read_models(head, channels)
-    index = Bytes(at.sealed(index_length))
-    for n in extras:
-        at.sealed(n)
+    index, _ = Bytes(at.sealed(index_length)), [at.sealed(n) for n in extras]
     columns, rows = (-(-width >> b), -(-height >> b)) if b else (0, 0)
     lengths = [index.varint() for _ in range(layers * columns * rows)]
     seals = [index.take(2 if n < 1024 else 4) if n else b"" for n in lengths]
@@ -236,8 +233,8 @@ def read(raw: bytes) -> File:
         transform[:3, :3] = [[a, a, a], [h, 0, -h], [s, -2 * s, s]]
     step = math.ldexp(2.0 ** (step_index % 64 / 64), step_index // 64)
     linear = (color * (step * np.exp(-log_mean))[:, None]) @ transform
-    columns = (np.exp(logs).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))
-    return File(symbols, xy, *columns, tuple(level / (256**deep - 1) for level in levels))
+    floats = (column.astype(np.float32) for column in (np.exp(logs), rotation, linear))
+    return File(symbols, xy, *floats, tuple(level / (256**deep - 1) for level in levels))
 
 
 def read_models(head: Bytes, channels: int) -> dict[str, Any]:
