@@ -44,6 +44,14 @@ def test_ablation_adds_one_part_at_a_time(tmp_path: Path) -> None:
     assert f"| {psnr[3] - psnr[2]:+.2f} |" in table
 
 
+def test_blocked_mode_stands_beside_exact_mode(tmp_path: Path) -> None:
+    table, rows = measured(
+        tmp_path, "blocked_vs_exact", MOUNTAIN, "--ratios", "50", "--presets", "fast", "--crop", "250x190"
+    )
+    assert rows[0]["blocked_psnr"] > rows[0]["exact_psnr"] - 0.5
+    assert "seam dB" in table
+
+
 def test_ablation_moves_means_as_in_a_larger_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     import ablation
