@@ -86,7 +86,10 @@ def working_copy(
         return source
     if meta.raw_bytes * 4 // 3 <= limit_bytes:
         return _in_memory(source, wanted)
-    return ingest(source, folder / "working-copy.zarr", levels=wanted, progress=progress, workers=workers)
+    path = folder / "working-copy.zarr"
+    with ingest(source, path, levels=wanted, progress=progress, workers=workers):
+        # By the image's name: it goes into the file that is made, whose bytes must not tell where it was made.
+        return ZarrSource(path, meta.name)
 
 
 def _in_memory(source: ImageSource, levels: int) -> ImageSource:

@@ -222,3 +222,10 @@ def test_shards_of_a_wide_image_are_flat() -> None:
     for width in (1000, 30_000, 60_000, 170_000):
         height, _ = shard_for_bands(width, 3)
         assert height == 256 or height * width * 3 <= 128 << 20
+
+
+def test_a_working_copy_keeps_the_name_of_its_image(tmp_path: Path) -> None:
+    single = ArraySource(PIXELS, name="picture.tif", levels=1)
+    for limit in (0, 4 * PIXELS.nbytes):
+        with working_copy(single, limit, tmp_path) as copy:
+            assert copy.meta.name == "picture.tif"
