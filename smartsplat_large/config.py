@@ -62,6 +62,9 @@ class LossConfig:
     ssim: float = 0.1
     ssim_from: float = 0.0
     """Share of the steps, all before the last, that are taken without SSIM: it costs as much as rendering, and pays late."""
+    rate: float = 0.0
+    """Share of rounding in the squared error of the file to come: the fit saves bits accordingly (fitting/rate.py). 0: it
+    does not care."""
     ssim_stride: Literal[1, 2] = 1
     """SSIM at every pixel, or at every other one each way: the same mean to within noise, in well under half the time."""
 
@@ -71,6 +74,7 @@ class LossConfig:
                 0 <= getattr(self, name) < math.inf, f"loss.{name}", getattr(self, name), "finite numbers from 0 on"
             )
         _require(self.l1 + self.l2 + self.ssim > 0, "loss", self, "at least one weight above 0")
+        _require(0 <= self.rate <= 10, "loss.rate", self.rate, "0 to 10")
         _require(self.ssim_stride in (1, 2), "loss.ssim_stride", self.ssim_stride, "1 or 2")
         _require(0 <= self.ssim_from <= 1, "loss.ssim_from", self.ssim_from, "0 to 1")
         _require(
@@ -213,7 +217,7 @@ _OWN_LONG = dataclasses.replace(
 )
 _MOVING = FitConfig(
     preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, background="auto", solve_iterations=8,
-    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2), optimizer=_OWN,
+    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2, rate=0.3), optimizer=_OWN,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {

@@ -13,6 +13,7 @@ from numba import njit
 
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.config import OptimizerConfig
+from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
 from smartsplat_large.render.base import Gradients, Spread, at_once
@@ -92,6 +93,16 @@ class AdamState:
         columns = (self.xy.copy(), self.raw.copy(), self.mean.copy(), self.square.copy())
         return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
 
+    def returned_to(self, gaussians: Gaussians, size: Size) -> AdamState:
+        """``gaussians`` as a state that stands still, and still knows how large their gradients are.
+
+        Without that every variable would move by its full rate at the next step, and the loss would be lost again.
+        """
+        state = AdamState.start(gaussians, size, self.config)
+        known = np.isfinite(self.square).all(axis=1)
+        state.square[known], state.steps = self.square[known], self.steps
+        return state
+
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
         """Put ``gaussians`` in the rows ``index``, with fresh moments."""
         fresh = AdamState.start(gaussians, size, self.config)
@@ -99,7 +110,7 @@ class AdamState:
         self.mean[index] = 0
         self.square[index] = 0
 
-    def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once) -> None:
+    def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once, price: RatePrice = FREE) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""
         c = self.config
         self.steps += 1
@@ -115,7 +126,7 @@ class AdamState:
                     self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows],
                     d.xy, d.scale, d.rotation, d.color,
                     rates * (rate / bias_1), c.beta1, c.beta2, c.epsilon, bias_2,
-                    c.parametrisation == "paper", c.parametrisation == "own", self.max_scale,
+                    c.parametrisation == "paper", c.parametrisation == "own", self.max_scale, price.strength, price.step_energy,
                 )  # fmt: skip
 
         spread(step_rows, len(self))
@@ -125,23 +136,32 @@ class AdamState:
 def _step(
     xy: Any, raw: Any, mean: Any, square: Any, d_xy: Any, d_scale: Any, d_rotation: Any, d_color: Any,
     rates: Any, beta1: float, beta2: float, epsilon: float, bias_2: float, paper: bool, own: bool, max_scale: float,
+    strength: float, step_energy: float,
 ) -> None:  # fmt: skip
     n, width = mean.shape
-    gradient, shift = np.empty(width), np.empty(2)
+    gradient, shift, scale = np.empty(width), np.empty(2), np.empty(2)
     low, high = math.log(MIN_SCALE), math.log(max_scale)
     for i in range(n):
         gradient[0], gradient[1] = d_xy[i, 0], d_xy[i, 1]
         for j in range(2):
             v = np.float64(raw[i, j])
-            gradient[2 + j] = d_scale[i, j] * ((1.0 if v >= 0 else -1.0) if paper else math.exp(v))
+            scale[j] = max(abs(v), MIN_SCALE) if paper else math.exp(v)
+        # The rate's derivative by the logarithm of the energy: half a number of nats.
+        area, squared = scale[0] * scale[1], 0.0
+        for j in range(5, width):
+            squared += np.float64(raw[i, j - 2]) ** 2
+        slope = 0.5 * strength * area / (step_energy + squared * area)
+        for j in range(2):
+            sign = 1.0 if raw[i, j] >= 0 else -1.0
+            gradient[2 + j] = (d_scale[i, j] + slope * squared / scale[j]) * (sign if paper else scale[j])
         gradient[4] = d_rotation[i]
         if paper:
             turns = 1 / (1 + math.exp(-raw[i, 2]))
             gradient[4] *= 2 * math.pi * turns * (1 - turns)
         for j in range(5, width):
-            gradient[j] = d_color[i, j - 5]
+            gradient[j] = d_color[i, j - 5] + 2 * slope * raw[i, j - 2]
         if own:
-            along, across = math.exp(raw[i, 0]), math.exp(raw[i, 1])
+            along, across = scale[0], scale[1]
             cosine, sine = math.cos(raw[i, 2]), math.sin(raw[i, 2])
             x, y = gradient[0], gradient[1]
             gradient[0], gradient[1] = (cosine * x + sine * y) * along, (cosine * y - sine * x) * across

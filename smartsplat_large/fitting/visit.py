@@ -13,12 +13,13 @@ from smartsplat_large.array_types import Moments, WholePlanes
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 
-DIVERGED = 2.0
+DIVERGED = 4.0
 """A step that leaves more than this many times the smallest loss met was too long."""
 
 
@@ -44,6 +45,7 @@ class Course:
     """A factor on the learning rates for each step."""
     size: Size
     """Of the image at ``pitch``."""
+    price: RatePrice = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def take_steps(course: Course, visit: Visit, target: WholePlanes) -> Outcome:
         if walk.goes_on(sums):
             everyone = slice(0, len(gaussians))
             course.renderer.gradients(gaussians, projection, moments, course.pitch, everyone, gradients)
-            walk.state.step(lambda rows: [(rows, gradients)], walk.factor * rate)
+            walk.state.step(lambda rows: [(rows, gradients)], walk.factor * rate, price=course.price)
     walk.goes_on(scene.judge(walk.state.gaussians()))
     return walk.outcome(visit.own.steps + len(course.rates))
 

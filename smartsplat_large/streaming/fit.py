@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from smartsplat_large.config import FitConfig, LossConfig
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.rate import RatePrice, rate_price
 from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
@@ -209,7 +210,9 @@ class _Descent:
     def _course(self, round_: Round, level: int) -> Course:
         taken = range(round_.begin, round_.begin + round_.steps)
         rates = tuple(self.best.rate * rate_at(t / self.config.steps, self.config.optimizer) for t in taken)
-        return Course(self.renderer, self.loss, 2.0**level, rates, self.plan.size.at_level(level))
+        assert self.account.sums is not None
+        price = self._price(self.account.sums)
+        return Course(self.renderer, self.loss, 2.0**level, rates, self.plan.size.at_level(level), price)
 
     def _end_round(self, round_: Round, sums: LossSums) -> str | None:
         self.state.steps += round_.steps
@@ -224,10 +227,14 @@ class _Descent:
             lost = self._keep_or_return(sweep.gaussians, sums)
             if lost is None:
                 rate = self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer)
-                self.state.step(gradients, rate, self.workers.spread)
+                self.state.step(gradients, rate, self.workers.spread, self._price(sums))
             self.place.taken += 1
         self._tell(lost)
         self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _price(self, sums: LossSums) -> RatePrice:
+        loss = self.config.loss
+        return rate_price(sums, self.plan.size, len(self.state), self.plan.channels, loss.rate, loss.l2)
 
     def _relocate(self, level: int) -> None:
         """Move budget if it is time to, and it has not been done yet."""
@@ -257,7 +264,7 @@ class _Descent:
         if not self.best.is_lost(loss):
             self.best.consider(gaussians, sums, loss)
             return None
-        self.state = AdamState.start(self.best.gaussians, self.plan.size, self.config.optimizer)
+        self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
         self.best.recent = self.best.loss
         self.account.sums = self.best.sums
         self.best.rate /= 2

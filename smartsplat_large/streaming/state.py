@@ -14,7 +14,10 @@ from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 
-_DIVERGED = 2.0
+_DIVERGED = 4.0
+"""Budget that was moved costs up to twice the loss for a few steps, time and again."""
+_RECOVERY = 1.05
+"""By which the rates grow again with every good step, until they are whole."""
 """A loss this many times the best one means that the steps were too long."""
 
 _COLUMNS = ("xy", "scale", "rotation", "color")
@@ -31,10 +34,11 @@ class Best:
     recent: float = math.inf
     """Smallest loss of late; budget that is moved may cost at first, and is no divergence."""
     rate: float = 1.0
-    """Factor on all learning rates; halved at every divergence."""
+    """Factor on all learning rates; halved at every divergence, and slowly made good."""
 
     def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
         self.recent = min(self.recent, loss)
+        self.rate = min(_RECOVERY * self.rate, 1.0)
         if loss < self.loss:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
 

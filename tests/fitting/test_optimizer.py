@@ -10,6 +10,7 @@ import torch
 
 from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState, GradientsOf
+from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.gaussians import Gaussians, scale_rotation_to_covariance
 from smartsplat_large.lattice import Size
 from smartsplat_large.render.base import Gradients
@@ -38,8 +39,9 @@ def some(n: int = 7) -> Gaussians:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("price", [FREE, RatePrice(0.7, 2.0)])
 @pytest.mark.parametrize("parametrisation", ["paper", "relative"])
-def test_steps_are_those_of_torch(parametrisation: str) -> None:
+def test_steps_are_those_of_torch(parametrisation: str, price: RatePrice) -> None:
     config = OptimizerConfig(parametrisation=parametrisation, lr_xy=0.01)
     start = some()
     state = AdamState.start(start, SIZE, config)
@@ -57,13 +59,15 @@ def test_steps_are_those_of_torch(parametrisation: str) -> None:
     for step in range(5):
         rng = np.random.default_rng(step)
         g = Gradients(*(rng.normal(size=s) for s in [(7, 2), (7, 2), (7,), (7, 3)]))
-        state.step(of(g), 1.0)
+        state.step(of(g), 1.0, price=price)
         adam.zero_grad()
         scale = variables[1].abs() if parametrisation == "paper" else variables[1].exp()
         turn = 2 * np.pi * torch.sigmoid(variables[2]) if parametrisation == "paper" else variables[2]
         moved = xy.detach() + units * reach
         terms = [(moved, g.xy), (scale, g.scale), (turn[:, 0], g.rotation), (variables[3], g.color)]
-        sum((value * torch.tensor(d)).sum() for value, d in terms).backward()
+        energy = (variables[3] ** 2).sum(1) * scale.prod(1)
+        rate = price.strength * torch.log1p(energy / price.step_energy).sum() / 2
+        (rate + sum((value * torch.tensor(d)).sum() for value, d in terms)).backward()
         adam.step()
     np.testing.assert_allclose(state.xy, (xy + units * reach).detach().numpy(), rtol=0, atol=2e-5)
     np.testing.assert_allclose(state.raw, torch.cat(variables[1:], 1).detach().numpy(), rtol=0, atol=2e-6)
@@ -118,3 +122,21 @@ def test_own_steps_follow_the_axes_and_the_size_of_each_gaussian() -> None:
     along, across = 0.6, 0.1 * np.sign(c * 0.1 - s * 3.0)
     expected = -np.array([[c * along - s * across, s * along + c * across], [-0.2, 0.2]])
     np.testing.assert_allclose(state.xy - 50.0, expected, atol=1e-5)
+
+
+def test_a_state_that_returned_stands_almost_still() -> None:
+    """A first step with fresh moments is a full one for every variable; one that knows its gradients is a tenth of that."""
+    config = OptimizerConfig(parametrisation="relative", lr_xy=0.01)
+    start, g = some(), Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3)))
+    state = AdamState.start(start, SIZE, config)
+    for _ in range(200):
+        state.step(of(g), 1.0)
+    state.square[3] = np.nan
+    back = state.returned_to(start, SIZE)
+    np.testing.assert_array_equal(back.raw, AdamState.start(start, SIZE, config).raw)
+    assert not back.mean.any()
+    before = back.raw.copy()
+    back.step(of(g), 1.0)
+    moved = np.abs(back.raw - before)[:, 3:] / config.lr_color
+    assert moved[[0, 1, 2, 4, 5, 6]].max() < 0.2
+    assert np.isfinite(back.raw).all()
