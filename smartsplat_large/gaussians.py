@@ -45,6 +45,13 @@ class Gaussians:
     def channels(self) -> int:
         return int(self.color.shape[1])
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number of every Gaussian is one."""
+        # The sum of a column is not finite as soon as one of it is not, and needs no memory.
+        columns = (self.xy, self.scale, self.rotation, self.color)
+        return all(bool(np.isfinite(column.sum(dtype=np.float64))) for column in columns)
+
     def take(self, index: Index) -> Gaussians:
         """The Gaussians at ``index`` (integers or a mask), copied."""
         return Gaussians(self.xy[index], self.scale[index], self.rotation[index], self.color[index])

@@ -162,7 +162,7 @@ class _Descent:
             self.place.phase += 1
             if self.place.phase < len(self.plan.phases):
                 # Losses of different levels or terms do not compare, so each phase has a best state of its own.
-                self.best = Best(self.state.gaussians(), rate=self.best.rate)
+                self.best = Best(self.state.gaussians(), rate=self.best.rate, lost=self.best.lost)
         self._tell(lost)
 
     def _run_rounds(self, begin: int, end: int, level: int) -> None:
@@ -200,7 +200,7 @@ class _Descent:
                 sums = self.account.sums = changed(self.account.sums, outcomes)
                 self.place.group += 1
                 if is_hasty(outcomes, self.loss):
-                    self.best.rate /= 2
+                    self.best.slow_down()
                 if self.place.group == GROUPS:
                     lost = self._end_round(round_, sums)
             self.checkpoint.commit_if_due()
@@ -261,13 +261,13 @@ class _Descent:
     def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
-        if not self.best.is_lost(loss):
+        if not self.best.is_lost(gaussians, loss):
             self.best.consider(gaussians, sums, loss)
             return None
         self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
         self.best.recent = self.best.loss
         self.account.sums = self.best.sums
-        self.best.rate /= 2
+        self.best.slow_down()
         taken, best = self.place.taken, self.best.loss
         return f"after {taken} steps the loss went from {best:.4g} to {loss:.4g}: back, with half the rates"
 

@@ -36,14 +36,23 @@ class Best:
     rate: float = 1.0
     """Factor on all learning rates; halved at every divergence, and slowly made good."""
 
+    lost: int = 0
+    """How often the rates were halved."""
+
+    def slow_down(self) -> None:
+        """Halve the rates."""
+        self.rate /= 2
+        self.lost += 1
+
     def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
         self.recent = min(self.recent, loss)
         self.rate = min(_RECOVERY * self.rate, 1.0)
         if loss < self.loss:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
 
-    def is_lost(self, loss: float) -> bool:
-        return not math.isfinite(loss) or loss > _DIVERGED * self.recent
+    def is_lost(self, gaussians: Gaussians, loss: float) -> bool:
+        """Whether a state with this loss is no place to go on from. A Gaussian that is not a number renders as nothing."""
+        return not gaussians.is_finite or not math.isfinite(loss) or loss > _DIVERGED * self.recent
 
 
 @dataclass(slots=True)
@@ -90,7 +99,7 @@ class Snapshot:
         """Of a descent, or of what it came to."""
         told = self.values["best"]
         sums = None if told["sums"] is None else LossSums(*told["sums"])
-        return Best(self.gaussians, sums, told["loss"], told["recent"], told["rate"])
+        return Best(self.gaussians, sums, told["loss"], told["recent"], told["rate"], told["lost"])
 
     @property
     def place(self) -> Place:
@@ -138,7 +147,7 @@ def _columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
 
 
 def _told(best: Best) -> dict[str, Any]:
-    return {"sums": _listed(best.sums), "loss": best.loss, "recent": best.recent, "rate": best.rate}
+    return {"sums": _listed(best.sums), "loss": best.loss, "recent": best.recent, "rate": best.rate, "lost": best.lost}
 
 
 def _listed(sums: LossSums | None) -> list[float] | None:

@@ -100,11 +100,11 @@ def test_every_density_stays_finite(preset: str, count: int) -> None:
 def test_divergence_returns_to_the_best_state(coarse_share: float) -> None:
     """With absurd learning rates the guard halves them until the fit recovers, at every change of level, too."""
     balanced = PRESETS["balanced"]
-    rates = dataclasses.replace(balanced.optimizer, lr_color=5.0, lr_scale=3.0)
-    wild = balanced.replace(ratio=None, gaussians=60, steps=40, coarse_share=coarse_share, optimizer=rates)
+    rates = dataclasses.replace(balanced.optimizer, lr_color=50.0, lr_scale=3.0)
+    wild = balanced.replace(ratio=None, gaussians=900, steps=40, coarse_share=coarse_share, optimizer=rates)
     source = picture(300, 220)
     start, best = fit(source, wild.replace(steps=0)), fit(source, wild)
-    assert best.rate < 1
+    assert best.lost
     assert best.loss <= 1.05 * start.loss
 
 
@@ -114,7 +114,7 @@ def test_a_last_coarse_step_that_is_lost_is_taken_back() -> None:
     wild = balanced.replace(ratio=None, gaussians=100, steps=2, coarse_share=0.5, optimizer=rates)
     source = picture(300, 220)
     start, best = fit(source, wild.replace(steps=0)), fit(source, wild)
-    assert best.rate < 1
+    assert best.lost
     assert best.loss <= 1.05 * start.loss
 
 
@@ -143,7 +143,7 @@ def test_a_failure_in_the_middle_is_taken_back(at: int, spoilt: float) -> None:
     failing, sound = Failing(at, spoilt), fit(picture(), slow, block=4096)
     best = fit(picture(), config, block=4096, renderer=failing)
     assert failing.calls > at
-    assert best.rate < 1
+    assert best.lost
     for column in COLUMNS:
         assert np.isfinite(getattr(best.gaussians, column)).all()
     assert best.sums is not None
