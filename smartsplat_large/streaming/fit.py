@@ -203,9 +203,9 @@ class _Descent:
                     self.best.slow_down()
                 if self.place.group == GROUPS:
                     lost = self._end_round(round_, sums)
+            self.progress.advance(round_.steps / GROUPS, psnr=sums.psnr, level=level)
             self.checkpoint.commit_if_due()
         self._tell(lost)
-        self.progress.advance(round_.steps, psnr=sums.psnr, level=level)
 
     def _course(self, round_: Round, level: int) -> Course:
         taken = range(round_.begin, round_.begin + round_.steps)
