@@ -3,9 +3,9 @@
     python pipelines/presets.py PICTURE... [--presets fast balanced paper=5000] [--ratios 20 50 100 200]
                                 [--crop 2048x2048] [--json FILE]
 
-Runs in the environment that pipelines/check.py sets up. ``paper=5000`` lowers a preset's number of steps. A JPEG is the best
-of at most as many bytes, as ``smartsplat-large compare`` makes it; where not even the worst is as small, it is that of a
-smaller copy, enlarged again.
+Runs in the environment that pipelines/check.py sets up. ``paper=5000`` is a preset with another number of steps,
+``balanced:loss.rate=0.0`` one with another setting. A JPEG is the best of at most as many bytes, as ``smartsplat-large
+compare`` makes it; where not even the worst is as small, it is that of a smaller copy, enlarged again.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
+from reporting import configured, fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
 
 from smartsplat_large import api
 from smartsplat_large.array_types import Pixels
-from smartsplat_large.config import FitConfig, preset
+from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.rivals import RIVALS, Rendition, Rival, require_supported
 from smartsplat_large.source import open_source
@@ -47,7 +47,7 @@ class Row:
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("pictures", nargs="+", type=Path)
-    arguments.add_argument("--presets", nargs="+", default=["fast", "balanced"], metavar="NAME[=STEPS]")
+    arguments.add_argument("--presets", nargs="+", default=["fast", "balanced"], metavar="NAME[=STEPS][:SETTING=VALUE]")
     arguments.add_argument("--ratios", nargs="+", type=float, default=[20, 50, 100, 200])
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
     arguments.add_argument("--seed", type=int, default=0)
@@ -61,12 +61,6 @@ def main() -> None:
                 config = configured(name).replace(ratio=ratio, seed=given.seed)
                 rows.append(measure(picture.name, copy, name, config, Path(folder)))
     publish(report(rows), given.json, rows, crop=given.crop, seed=given.seed)
-
-
-def configured(name: str) -> FitConfig:
-    """``fast``, or ``paper=5000`` for another number of steps than the preset's own."""
-    base, _, steps = name.partition("=")
-    return preset(base).replace(steps=int(steps)) if steps else preset(base)
 
 
 def measure(picture: str, copy: Path, name: str, config: FitConfig, folder: Path) -> Row:

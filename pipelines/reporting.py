@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 
 from smartsplat_large import __version__
 from smartsplat_large.array_types import Pixels
+from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import SmartSplatError, UsageError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.source import ImageSource, bands, open_source
@@ -38,6 +40,34 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     made.add_argument("--json", type=Path, metavar="FILE", help="write the measurements there, too")
     return made
+
+
+def configured(name: str) -> FitConfig:
+    """``fast``, ``paper=5000`` or ``balanced:relocate_share=0.0:loss.ssim=0.0``.
+
+    Raises
+    ------
+    UsageError
+        No preset or setting is called so, or a value does not fit it.
+    """
+    base, *changes = name.split(":")
+    base, _, steps = base.partition("=")
+    config = preset(base).replace(steps=int(steps)) if steps else preset(base)
+    for change in changes:
+        config = _changed(config, change)
+    return config
+
+
+def _changed(config: FitConfig, change: str) -> FitConfig:
+    try:
+        ((key, value),) = tomllib.loads(change).items()
+        if not isinstance(value, dict):
+            return dataclasses.replace(config, **{key: value})
+        return dataclasses.replace(config, **{key: dataclasses.replace(getattr(config, key), **value)})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{change!r}: {error}", hint='write for example loss.ssim=0.0 or sampling.means="random"'
+        ) from error
 
 
 def parse_size(text: str) -> Size:

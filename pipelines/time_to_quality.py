@@ -15,19 +15,17 @@ Evaluations are those of one pixel and one Gaussian that a forward pass makes; a
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from reporting import fixed, guarded, note, parse_size, parser, publish, read_window, table
+from reporting import configured, fixed, guarded, note, parse_size, parser, publish, read_window, table
 
 from smartsplat_large.array_types import Moments, Pixels, Planes, WholePlanes
-from smartsplat_large.config import FitConfig, preset
-from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.config import FitConfig
+from smartsplat_large.errors import MissingDependencyError
 from smartsplat_large.gaussians import CUTOFF
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, score_window
@@ -38,6 +36,7 @@ from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.records import MX, MY, A, D
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ArraySource, open_source
+from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
 from smartsplat_large.streaming.workers import open_workers
@@ -83,7 +82,8 @@ class Trace(Silent):
 class Counting(CpuRenderer):
     """A renderer that counts how many pixels its Gaussians cover in forward passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, background: tuple[float, ...]) -> None:
+        super().__init__(background)
         self.evaluations = 0.0
 
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
@@ -154,34 +154,6 @@ def main() -> None:
         plot(runs, given.plot)
 
 
-def configured(name: str) -> FitConfig:
-    """``fast``, ``paper=5000`` or ``balanced:relocate_share=0.0:loss.ssim=0.0``.
-
-    Raises
-    ------
-    UsageError
-        No preset or setting is called so, or a value does not fit it.
-    """
-    base, *changes = name.split(":")
-    base, _, steps = base.partition("=")
-    config = preset(base).replace(steps=int(steps)) if steps else preset(base)
-    for change in changes:
-        config = _changed(config, change)
-    return config
-
-
-def _changed(config: FitConfig, change: str) -> FitConfig:
-    try:
-        ((key, value),) = tomllib.loads(change).items()
-        if not isinstance(value, dict):
-            return dataclasses.replace(config, **{key: value})
-        return dataclasses.replace(config, **{key: dataclasses.replace(getattr(config, key), **value)})
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{change!r}: {error}", hint='write for example loss.ssim=0.0 or sampling.means="random"'
-        ) from error
-
-
 def _pixels(path: Path, crop: Size | None) -> Pixels:
     with open_source(path) as source:
         size = source.meta.size
@@ -220,11 +192,13 @@ def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Tra
     size, count = Size(width, height), config.gaussians or 1
     plan = plan_fit(size, channels, pixels.itemsize, count, config, memory_bytes=1 << 40, workers=workers)
     source = ArraySource(pixels, levels=plan.coarsest + 1)
-    trace = Trace(Counting())
+    trace = Trace(Counting(background_of(source, config)))
     with open_workers(workers, progress=trace) as pool:
         start = sample(source.read, size, channels, pixels.dtype, count, config.sampling, config.seed, workers=workers)
         best = fit_gaussians(source, trace.renderer, start, plan, config, pool, trace)
-    shown = to_planes(to_pixels(CpuRenderer().forward(best.gaussians, size.window), pixels.dtype))
+    shown = to_planes(
+        to_pixels(CpuRenderer(trace.renderer.background).forward(best.gaussians, size.window), pixels.dtype)
+    )
     return score_window(shown, to_planes(pixels), size.window, size), trace
 
 
