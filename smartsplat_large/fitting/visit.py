@@ -19,7 +19,7 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 
-DIVERGED = 4.0
+DIVERGED = 2.0
 """A step that leaves more than this many times the smallest loss met was too long."""
 
 

@@ -14,11 +14,10 @@ from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 
-_DIVERGED = 4.0
-"""Budget that was moved costs up to twice the loss for a few steps, time and again."""
-_RECOVERY = 1.05
+_DIVERGED = 3.0
+"""A loss this many times the best one of late means that the steps were too long; what was just moved may double it."""
+_RECOVERY = 1.01
 """By which the rates grow again with every good step, until they are whole."""
-"""A loss this many times the best one means that the steps were too long."""
 
 _COLUMNS = ("xy", "scale", "rotation", "color")
 _RAW = ("xy", "raw", "mean", "square")
