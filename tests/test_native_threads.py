@@ -119,7 +119,7 @@ def test_a_tiff_is_compressed_by_so_many_threads(
 
 
 def test_a_fit_keeps_to_its_workers_in_a_hostile_environment(tmp_path: Path) -> None:
-    command = ["fit", str(PICTURE), "--preset", "fast", "--steps", "5", "--workers", "2", "--no-dashboard", "--json"]
+    command = ["fit", str(PICTURE), "--preset", "fast", "--steps", "200", "--workers", "2", "--no-dashboard", "--json"]
     seconds: dict[int, float] = {}
 
     def fitted(name: str, environment: dict[str, str]) -> bytes:
