@@ -18,6 +18,7 @@ from smartsplat_large.cli.options import (
     json_option,
     memory_option,
     overwrite_option,
+    preset_option,
     quiet_option,
     to_numbers,
     to_optional_bytes,
@@ -26,7 +27,6 @@ from smartsplat_large.cli.options import (
     workers_option,
 )
 from smartsplat_large.cli.progress import shown
-from smartsplat_large.config import PRESETS
 from smartsplat_large.errors import MissingDependencyError, SplatFileError, UsageError
 from smartsplat_large.lattice import Window
 from smartsplat_large.streaming.workers import has_dashboard
@@ -64,7 +64,7 @@ def program() -> None:
 )
 @click.option("--psnr", type=float, metavar="DB", help="PSNR of the restored picture, instead of a ratio.")
 @click.option("--gaussians", type=int, metavar="N", help="Number of Gaussians, instead of a ratio.")
-@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
+@preset_option
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
 @memory_option
 @workers_option
@@ -215,7 +215,7 @@ def ingest(image: str, output: str, workers: int | None, overwrite: bool, as_jso
 )
 @click.option("--codecs", callback=to_words, metavar="NAME,...", help="Rivals to measure.  [all]")
 @click.option("--region", callback=to_region, metavar="X,Y,W,H", help="Only this window, in pixels.")
-@click.option("--preset", "preset_name", type=click.Choice(list(PRESETS)), help="Recipe.  [balanced]")
+@preset_option
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")
 @click.option("--seed", type=int, metavar="N", help="Of the fits.  [0]")
 @memory_option
