@@ -134,11 +134,9 @@ def fit(
                     workers=threads, progress=progress,
                 )  # fmt: skip
                 best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint)
-                progress.start("encode", 1, "file")
                 encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()
-            progress.advance()
             measured = _verified(target, copy, meta, pool, progress)
     return FitReport(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,

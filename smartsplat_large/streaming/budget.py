@@ -82,9 +82,13 @@ def encode_within(
     about: dict[str, Any] = dict(size=meta.size, bits=bits) | {
         field.name: getattr(extras, field.name) for field in dataclasses.fields(extras)
     }
+    progress.start("encode", 1, "file")
     if limit is None:
-        return encode(gaussians, fineness=FREE_FINENESS, **about)
+        encoded = encode(gaussians, fineness=FREE_FINENESS, **about)
+        progress.advance()
+        return encoded
     plain = encode_to_budget(gaussians, budget_bytes=limit, **about)
+    progress.advance()
     affordable_extras, _ = affordable(extras, limit)
     encoded = plain
     if config.finish_passes:

@@ -51,17 +51,20 @@ class Finish:
     symbols: Symbols
     layout: Layout
     encoded: Encoded
+    expected: int
+    """Passes that progress counts with; there may be more."""
     taken: int = 0
 
     @classmethod
     def begin(
         cls, gaussians: Gaussians, step_index: int, bits: int, extras: Extras, source: ImageSource, renderer: BlockRenderer,
-        workers: Workers, progress: Progress,
+        workers: Workers, progress: Progress, expected: int,
     ) -> Finish:  # fmt: skip
-        """The nearest symbols for an amplitude step."""
+        """The nearest symbols for an amplitude step, of which ``expected`` passes are about to be made."""
         symbols, layout = quantized(gaussians, source.meta.size, step_index)
         encoded = pack(symbols, layout, bits, step_index, extras)
-        return cls(source, renderer, workers, progress, bits, extras, symbols, layout, encoded)
+        progress.start("finish", expected, "passes")
+        return cls(source, renderer, workers, progress, bits, extras, symbols, layout, encoded, expected)
 
     def improve(self, price: float) -> None:
         """One pass; the first leaves the geometry as it is, until the colours suit it."""
@@ -73,7 +76,8 @@ class Finish:
         )  # fmt: skip
         self.taken += 1
         self.encoded = pack(self.symbols, self.layout, self.bits, index, self.extras, start=models)
-        self.progress.advance()
+        if self.taken <= self.expected:
+            self.progress.advance()
 
 
 def finish_at(
@@ -84,8 +88,7 @@ def finish_at(
 
     A finer step gives a larger file of fewer errors. The same arguments give the same bytes.
     """
-    progress.start("finish", passes, "passes")
-    finish = Finish.begin(gaussians, step_index, bits, extras, source, renderer, workers, progress)
+    finish = Finish.begin(gaussians, step_index, bits, extras, source, renderer, workers, progress, passes)
     for _ in range(passes):
         finish.improve(PRICE)
     return finish.encoded
@@ -100,9 +103,8 @@ def finish_within(
     ``plain`` is the file of ``gaussians`` rounded each by itself. The same arguments give the same bytes, whatever the
     number of workers.
     """
-    progress.start("finish", passes, "passes")
     gaussians = gaussians.take(plain.kept)
-    around = (bits, extras, source, renderer, workers, progress)
+    around = (bits, extras, source, renderer, workers, progress, passes + 1)
     index, aim = plain.step_index, AIM * budget_bytes
     slope = len(gaussians) * (gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
     finish = Finish.begin(gaussians, index, *around)

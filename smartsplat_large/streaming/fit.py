@@ -269,7 +269,7 @@ class _Descent:
         self.account.sums = self.best.sums
         self.best.slow_down()
         taken, best = self.place.taken, self.best.loss
-        return f"after {taken} steps the loss went from {best:.4g} to {loss:.4g}: back, with half the rates"
+        return f"step {taken} was too long (loss {best:.4g} to {loss:.4g}): taken back, and half the rates for a while"
 
     def _tell(self, lost: str | None) -> None:
         if lost is not None:

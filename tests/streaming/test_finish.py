@@ -67,7 +67,7 @@ def test_passes_lower_the_error_for_few_bytes(source, fitted):
     step = amplitude_step(plain.step_index)
     before = squared_error(source, dequantize(symbols, step, layout.leaf))
     with open_workers(1, progress=Silent()) as pool:
-        finish = Finish.begin(fitted, plain.step_index, 8, Extras(), source, CpuRenderer(), pool, Silent())
+        finish = Finish.begin(fitted, plain.step_index, 8, Extras(), source, CpuRenderer(), pool, Silent(), 5)
         size = finish.encoded.size_bytes
         for _ in range(3):
             finish.improve(0.05)
