@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -106,7 +107,7 @@ class _HttpStore:
             except urllib.error.HTTPError as error:
                 if error.code < 500 or attempt == ATTEMPTS:
                     raise
-            except (OSError, urllib.error.URLError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 if attempt == ATTEMPTS:
                     reason = getattr(error, "reason", error)
                     raise self._file.error(f"cannot be fetched at byte {start}: {reason}", _HINT) from error

@@ -20,6 +20,9 @@ from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.ssim import HALO, PART_HEIGHT, PART_WIDTH, scratch, similarity
 from smartsplat_large.lattice import Block
 
+NEGLIGIBLE = 1e-7
+"""A loss that is rounding: what is as small is as good, and may even be below zero."""
+
 
 @dataclass(frozen=True, slots=True)
 class LossSums:
@@ -64,7 +67,7 @@ def block_loss(
     """
     rows, columns = block.core.slices(block.outer)
     peak = 1.0 if target.dtype.kind == "f" else float(np.iinfo(target.dtype).max)
-    gradient = np.zeros_like(rendered)
+    gradient = np.zeros(rendered.shape, np.float32)
     per_sample = 1 / image_samples
     stands_for = config.ssim_stride**2
     absolute, squared, similar, points = _by_parts(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from smartsplat_large.array_types import Moments, WholePlanes
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.loss import LossSums, block_loss
+from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums, block_loss
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.fitting.ssim import HALO
@@ -81,11 +81,12 @@ def take_steps(course: Course, visit: Visit, target: WholePlanes) -> Outcome:
         gaussians = walk.state.gaussians()
         projection = course.renderer.project(gaussians, course.pitch)
         sums, moments = scene.moments(projection)
-        if walk.goes_on(sums):
+        if walk.goes_on(gaussians, sums):
             everyone = slice(0, len(gaussians))
             course.renderer.gradients(gaussians, projection, moments, course.pitch, everyone, gradients)
             walk.state.step(lambda rows: [(rows, gradients)], walk.factor * rate, price=course.price)
-    walk.goes_on(scene.judge(walk.state.gaussians()))
+    last = walk.state.gaussians()
+    walk.goes_on(last, scene.judge(last))
     return walk.outcome(visit.own.steps + len(course.rates))
 
 
@@ -99,14 +100,18 @@ class Walk:
         self._best: tuple[AdamState, LossSums] | None = None
         self._last: LossSums | None = None
 
-    def goes_on(self, sums: LossSums) -> bool:
-        """Take note of the loss of ``state``; if it is lost, return to the best one, with half the rates, and say no."""
+    def goes_on(self, gaussians: Gaussians, sums: LossSums) -> bool:
+        """Take note of the loss of ``state``, whose Gaussians are given.
+
+        If it is lost, return to the best one, with half the rates, and say no.
+        """
         value = sums.value(self._loss)
         self._before = self._before or sums
         self._peak = max(self._peak, value * sums.samples) if math.isfinite(value) else math.inf
         least = math.inf if self._best is None else self._best[1].value(self._loss)
         # Not "value > ...": that would be false of what is not a number.
-        if self._best is not None and not value <= DIVERGED * least:
+        sound = gaussians.is_finite and value <= DIVERGED * max(least, NEGLIGIBLE)
+        if self._best is not None and not sound:
             self.state, self._last = self._best[0].copy(), self._best[1]
             self.factor /= 2
             return False

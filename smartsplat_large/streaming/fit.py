@@ -158,6 +158,8 @@ class _Descent:
             if phase.blocked and self.best.sums == self.account.sums:
                 self.best.loss = math.inf
             lost = self._keep_or_return(sweep.gaussians, sums)
+            if self.best.is_exact:
+                self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
             self.account = Account()
             self.place.phase += 1
             if self.place.phase < len(self.plan.phases):
@@ -266,7 +268,7 @@ class _Descent:
             return None
         self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
         self.best.recent = self.best.loss
-        self.account.sums = self.best.sums
+        self.account.sums = self.best.sums or sums
         self.best.slow_down()
         taken, best = self.place.taken, self.best.loss
         return f"step {taken} was too long (loss {best:.4g} to {loss:.4g}): taken back, and half the rates for a while"

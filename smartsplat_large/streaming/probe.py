@@ -18,6 +18,8 @@ from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, phases, project
 from smartsplat_large.streaming.workers import Workers
 
+EXACT = 150.0
+"""dB that stand for a probe without any error: a picture of one colour, say."""
 PROBE_STEPS = 60
 PROBES = 3
 PROBE_BLOCK = 256
@@ -79,7 +81,7 @@ def probe(
         workers=workers.count, progress=progress,
     )  # fmt: skip
     best = fit_gaussians(source, renderer, initial, plan, short, workers, progress, kept_bytes=kept_bytes)
-    psnr = best.sums.psnr if best.sums else 0.0
+    psnr = min(best.sums.psnr, EXACT) if best.sums else 0.0
     return psnr + GAIN * max(0.0, psnr - FROM) * math.log2(max(config.steps, 1) / max(short.steps, 1))
 
 

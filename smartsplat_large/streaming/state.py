@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from smartsplat_large.config import OptimizerConfig
-from smartsplat_large.fitting.loss import LossSums
+from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 
 _DIVERGED = 3.0
 """A loss this many times the best one of late means that the steps were too long; what was just moved may double it."""
+_EXACT = 1e-12
+"""A loss that cannot be bettered: what is below is rounding, and may be below zero."""
 _RECOVERY = 1.01
 """By which the rates grow again with every good step, until they are whole."""
 
@@ -38,6 +40,11 @@ class Best:
     lost: int = 0
     """How often the rates were halved."""
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing is left to better."""
+        return self.loss <= _EXACT
+
     def slow_down(self) -> None:
         """Halve the rates."""
         self.rate /= 2
@@ -46,12 +53,12 @@ class Best:
     def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
         self.recent = min(self.recent, loss)
         self.rate = min(_RECOVERY * self.rate, 1.0)
-        if loss < self.loss:
+        if loss < self.loss and not self.is_exact:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
 
     def is_lost(self, gaussians: Gaussians, loss: float) -> bool:
         """Whether a state with this loss is no place to go on from. A Gaussian that is not a number renders as nothing."""
-        return not gaussians.is_finite or not math.isfinite(loss) or loss > _DIVERGED * self.recent
+        return not gaussians.is_finite or not math.isfinite(loss) or loss > _DIVERGED * max(self.recent, NEGLIGIBLE)
 
 
 @dataclass(slots=True)
