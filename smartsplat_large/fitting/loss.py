@@ -121,7 +121,9 @@ def _pointwise(rendered: Any, target: Any, first: Any, count: Any, scale: Any, l
         value = rendered[x]
         value = zero if value < zero else value
         value = one if value > one else value
-        r = value - np.float32(target[x]) * scale
+        # White must be 1 to the bit, or overshoot there would have a sign: the minimum keeps the product from being fused.
+        wanted = np.float32(target[x]) * scale
+        r = value - (one if wanted > one else wanted)
         absolute += abs(r)
         squared += r * r
         gradient[x] += l2 * r + (l1 if r > zero else (-l1 if r < zero else zero))

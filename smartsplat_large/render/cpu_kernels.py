@@ -344,7 +344,8 @@ def _residual(buffer: Any, tile: Any, bounds: Any, channels: int, target: Any, u
                     spilled = spilled[0] + more[0], spilled[1] + more[1]
                     continue
                 value = simd.minimum(simd.maximum(simd.load(buffer, uintp(base)), zero), one)
-                r = simd.sub(value, simd.mul(simd.load_number(wanted, uintp(at)), units))
+                # White must be 1 to the bit, or overshoot there would have a sign: the minimum keeps it from being fused.
+                r = simd.sub(value, simd.minimum(simd.mul(simd.load_number(wanted, uintp(at)), units), one))
                 absolute = simd.add(absolute, simd.maximum(r, simd.sub(zero, r)))
                 squared = simd.fma(r, r, squared)
                 sign = simd.sub(simd.where_above(r, zero, weight1), simd.where_above(zero, r, weight1))
@@ -358,7 +359,7 @@ def _residual_edge(pixels: Any, wanted: Any, unit: Any, l1: Any, l2: Any) -> Any
     absolute, squared = 0.0, 0.0
     for x in range(len(pixels)):
         value = min(max(pixels[x], np.float32(0)), np.float32(1))
-        r = value - np.float32(wanted[x]) * unit
+        r = value - min(np.float32(wanted[x]) * unit, np.float32(1))
         absolute += abs(r)
         squared += r * r
         pixels[x] = l2 * r + (l1 if r > 0 else (-l1 if r < 0 else np.float32(0)))

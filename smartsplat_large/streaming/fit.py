@@ -22,7 +22,16 @@ from smartsplat_large.streaming.relocate import relocations
 from smartsplat_large.streaming.schedule import Round, rate_at, relocated_share, rounds
 from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.solve import solve_colors
-from smartsplat_large.streaming.state import Account, Best, Place, descent_snapshot, fitted_snapshot, start_snapshot
+from smartsplat_large.streaming.state import (
+    MOVING,
+    STRICT,
+    Account,
+    Best,
+    Place,
+    descent_snapshot,
+    fitted_snapshot,
+    start_snapshot,
+)
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
@@ -263,8 +272,9 @@ class _Descent:
     def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
-        if not self.best.is_lost(gaussians, loss):
-            self.best.consider(gaussians, sums, loss)
+        patience = MOVING if self.config.relocate_share else STRICT
+        if not self.best.is_lost(gaussians, loss, patience):
+            self.best.consider(gaussians, sums, loss, patience)
             return None
         self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
         self.best.recent = self.best.loss

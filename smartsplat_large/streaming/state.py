@@ -14,15 +14,27 @@ from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 
-_DIVERGED = 3.0
-"""A loss this many times the best one of late means that the steps were too long; what was just moved may double it."""
 _EXACT = 1e-12
 """A loss that cannot be bettered: what is below is rounding, and may be below zero."""
-_RECOVERY = 1.01
-"""By which the rates grow again with every good step, until they are whole."""
 
 _COLUMNS = ("xy", "scale", "rotation", "color")
 _RAW = ("xy", "raw", "mean", "square")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How a fit takes a loss that rises."""
+
+    tolerance: float
+    """A loss this many times the best one of late means that the steps were too long."""
+    recovery: float
+    """By which halved rates grow again with every good step, until they are whole."""
+
+
+STRICT = Patience(2.0, 1.0)
+"""Without moves of budget, a jump of the loss says that the rates are too high for good."""
+MOVING = Patience(3.0, 1.01)
+"""What was just moved may double the loss for a few steps, time and again."""
 
 
 @dataclass(slots=True)
@@ -36,7 +48,6 @@ class Best:
     """Smallest loss of late; budget that is moved may cost at first, and is no divergence."""
     rate: float = 1.0
     """Factor on all learning rates; halved at every divergence, and slowly made good."""
-
     lost: int = 0
     """How often the rates were halved."""
 
@@ -50,15 +61,19 @@ class Best:
         self.rate /= 2
         self.lost += 1
 
-    def consider(self, gaussians: Gaussians, sums: LossSums, loss: float) -> None:
+    def consider(self, gaussians: Gaussians, sums: LossSums, loss: float, patience: Patience) -> None:
         self.recent = min(self.recent, loss)
-        self.rate = min(_RECOVERY * self.rate, 1.0)
+        self.rate = min(patience.recovery * self.rate, 1.0)
         if loss < self.loss and not self.is_exact:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
 
-    def is_lost(self, gaussians: Gaussians, loss: float) -> bool:
+    def is_lost(self, gaussians: Gaussians, loss: float, patience: Patience) -> bool:
         """Whether a state with this loss is no place to go on from. A Gaussian that is not a number renders as nothing."""
-        return not gaussians.is_finite or not math.isfinite(loss) or loss > _DIVERGED * max(self.recent, NEGLIGIBLE)
+        return (
+            not gaussians.is_finite
+            or not math.isfinite(loss)
+            or loss > patience.tolerance * max(self.recent, NEGLIGIBLE)
+        )
 
 
 @dataclass(slots=True)

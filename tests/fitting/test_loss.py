@@ -9,7 +9,9 @@ import torch
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.fitting.ssim import HALO
+from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.render.cpu import CpuRenderer
 
 
 def by_torch(rendered: np.ndarray, target: np.ndarray, config: LossConfig) -> tuple[float, np.ndarray]:
@@ -75,6 +77,21 @@ def test_overshoot_costs_nothing_where_the_target_is_white() -> None:
     assert not gradient.any()
     sums, gradient = block_loss(beyond, white * 0.5, block, LossConfig(l1=0, l2=1, ssim=0), white.size)
     assert (gradient > 0).all(), "a pixel beyond the range must still be pulled back"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("width", [20, 13])
+def test_overshoot_at_white_has_no_sign(dtype: type, width: int) -> None:
+    """Nor in whole numbers, where a fused product is not 1: a bright pixel would be driven brighter for ever."""
+    block = BlockGrid(Size(width, 20), 20, HALO)[0]
+    beyond = np.full((3, 20, width), 1.5, np.float32)
+    white = np.full(beyond.shape, np.iinfo(dtype).max, dtype)
+    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), white.size)
+    assert (sums.absolute, sums.squared) == (0, 0)
+    assert not gradient.any()
+    renderer = CpuRenderer((1.5,) * 3)
+    nothing = renderer.project(Gaussians.empty(3), 1.0)
+    assert renderer.descend(nothing, block.core, white, 1.0, 1.0)[:2] == (0, 0)
 
 
 def test_identical_pictures_have_no_loss() -> None:
