@@ -15,7 +15,7 @@ import pytest
 
 from .conftest import Command, Start
 
-SETTINGS = ("--preset", "fast", "--gaussians", 400, "--steps", 60, "--no-dashboard")
+SETTINGS = ("--preset", "fast", "--gaussians", 400, "--steps", 200, "--no-dashboard")
 Scene = Callable[..., np.ndarray[Any, Any]]
 
 
@@ -64,7 +64,7 @@ def test_random_kills_do_not_change_the_file(
                 or any(path.stat().st_mtime_ns != b.get(path) for path in state.glob("commit.json"))
             )
         )
-        time.sleep(moments.uniform(0, 0.6))
+        time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL
