@@ -135,8 +135,14 @@ def note(message: str) -> None:
 def publish(markdown: str, path: Path | None, rows: Sequence[Any], **settings: object) -> None:
     """Print the table; write its measurements (dataclasses or dicts) and what made them to ``path``, if given."""
     print(markdown)
+    keep(path, rows, **settings)
+
+
+def keep(path: Path | None, rows: Sequence[Any], **settings: object) -> None:
+    """Write measurements and what made them to ``path``, if given."""
     if path is None:
         return
     plain = [dataclasses.asdict(row) if dataclasses.is_dataclass(row) else row for row in rows]  # type: ignore[arg-type]
     made_by = {"version": __version__, "python": platform.python_version(), "processors": os.cpu_count()}
-    path.write_text(json.dumps(made_by | {"settings": settings, "rows": plain}, indent=1, default=str) + "\n")
+    text = json.dumps(made_by | {"settings": settings, "rows": plain}, indent=1, default=str)
+    path.write_text(text + "\n")

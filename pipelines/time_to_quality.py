@@ -1,7 +1,7 @@
 """Quality against time and against work: presets and their variants on the same kernels, from the same number of Gaussians.
 
     python pipelines/time_to_quality.py PICTURE... [--runs paper=5000 balanced fast] [--ablation] [--ratios 50]
-                                        [--crop 512x512] [--bytes-each 7] [--json FILE] [--plot FILE.png]
+                                        [--crop 512x512] [--bytes-each 7] [--json FILE] [--reuse FILE...] [--plot FILE.png]
 
 Runs in the environment that pipelines/check.py sets up; --plot needs matplotlib. A run is a preset with changes:
 ``paper=5000`` for another number of steps, ``balanced:relocate_share=0:loss.ssim=0`` for other settings. ``--ablation`` adds
@@ -9,23 +9,26 @@ balanced with one part changed at a time. N is that of eq. 5 (7 bytes a Gaussian
 quantised: what is measured is the fit alone, its pixels clamped and rounded to 8 bits.
 
 The first run is the yardstick: the table says after how many seconds the others reach the PSNR of its last and of its
-best state.
+best state. Seconds are those of one processor: what one worker would take on a machine that does nothing else. ``--json``
+grows with every run, and ``--reuse`` takes runs from such files instead of repeating them.
 Evaluations are those of one pixel and one Gaussian that a forward pass makes; a step also makes as many backward.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from reporting import configured, fixed, guarded, note, parse_size, parser, publish, read_window, table
+from reporting import configured, fixed, guarded, keep, note, parse_size, parser, read_window, table
 
 from smartsplat_large.array_types import Moments, Pixels, Planes, WholePlanes
 from smartsplat_large.config import FitConfig
-from smartsplat_large.errors import MissingDependencyError
+from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.gaussians import CUTOFF
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, score_window
@@ -63,20 +66,16 @@ class Trace(Silent):
     """PSNR of full-size steps, by seconds and by evaluations."""
 
     renderer: Counting
-    began: float = field(default_factory=time.perf_counter)
+    began: float = field(default_factory=time.process_time)
     seconds: list[float] = field(default_factory=list)
     evaluations: list[float] = field(default_factory=list)
     psnr: list[float] = field(default_factory=list)
 
     def advance(self, amount: float = 1, **facts: object) -> None:
         if facts.get("level") == 0 and isinstance(psnr := facts.get("psnr"), float):
-            self.seconds.append(time.perf_counter() - self.began)
+            self.seconds.append(time.process_time() - self.began)
             self.evaluations.append(self.renderer.evaluations)
             self.psnr.append(psnr)
-
-    def seconds_to(self, psnr: float) -> float | None:
-        """When a step first had this PSNR."""
-        return next((s for s, p in zip(self.seconds, self.psnr, strict=True) if p >= psnr), None)
 
 
 class Counting(CpuRenderer):
@@ -127,6 +126,11 @@ class Run:
     to_yardstick_best_s: float | None
     trace: dict[str, list[float]]
 
+    def seconds_to(self, psnr: float) -> float | None:
+        """When a step first had this PSNR."""
+        steps = zip(self.trace["seconds"], self.trace["psnr"], strict=True)
+        return next((seconds for seconds, reached in steps if reached >= psnr), None)
+
 
 def main() -> None:
     arguments = parser(__doc__)
@@ -138,20 +142,43 @@ def main() -> None:
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument(
+        "--reuse", nargs="+", type=Path, default=[], metavar="FILE", help="JSON whose runs count as made"
+    )
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR against seconds and evaluations")
     given = arguments.parse_args()
     names = list(dict.fromkeys([*given.runs, *(ABLATION if given.ablation else ())]))
     configs = {name: configured(name).replace(seed=given.seed) for name in names}
     measure(_warm_up(), configs[names[0]].replace(gaussians=20, steps=3), 1)
-    runs: list[Run] = []
+    settings = {"crop": given.crop, "seed": given.seed, "bytes_each": given.bytes_each}
+    made, runs = _made(given.reuse, settings), []
     for path in given.pictures:
         pixels = _pixels(path, given.crop)
         for ratio in given.ratios:
             count = max(1, math.floor(pixels.size / (given.bytes_each * ratio)))
-            runs += compare(path.stem, ratio, pixels, count, configs, given.workers)
-    publish(report(runs), given.json, runs, crop=given.crop, seed=given.seed, bytes_each=given.bytes_each)
+            for run in compare(path.stem, ratio, pixels, count, configs, given.workers, made):
+                runs.append(run)
+                keep(given.json, runs, **settings)
+    print(report(runs))
     if given.plot:
         plot(runs, given.plot)
+
+
+def _made(files: list[Path], settings: dict[str, object]) -> dict[tuple[str, float, str], Run]:
+    """Runs that files hold, by picture, ratio and name.
+
+    Raises
+    ------
+    UsageError
+        A file is of other settings.
+    """
+    made: dict[tuple[str, float, str], Run] = {}
+    for file in files:
+        held = json.loads(file.read_text())
+        if held["settings"] != json.loads(json.dumps(settings, default=str)):
+            raise UsageError(f"{file} is of other settings: {held['settings']}", hint=f"those of this run: {settings}")
+        made |= {(run.picture, run.ratio, run.run): run for run in (Run(**row) for row in held["rows"])}
+    return made
 
 
 def _pixels(path: Path, crop: Size | None) -> Pixels:
@@ -167,23 +194,28 @@ def _warm_up() -> Pixels:
 
 
 def compare(
-    picture: str, ratio: float, pixels: Pixels, count: int, configs: dict[str, FitConfig], workers: int
-) -> list[Run]:
-    """All runs on one picture; the first is the yardstick of the others."""
-    runs: list[Run] = []
+    picture: str,
+    ratio: float,
+    pixels: Pixels,
+    count: int,
+    configs: dict[str, FitConfig],
+    workers: int,
+    made: dict[tuple[str, float, str], Run],
+) -> Iterator[Run]:
+    """All runs on one picture; the first is the yardstick of the others. Those in ``made`` are not repeated."""
+    bar: tuple[float, float] | None = None
     for name, config in configs.items():
-        note(f"{picture} at ratio {ratio:g}: {name}")
-        score, trace = measure(pixels, config.replace(gaussians=count), workers)
-        psnr, last = score.psnr(), trace.psnr[-1] if trace.psnr else -math.inf
-        bar = (runs[0].last_psnr, runs[0].psnr) if runs else (last, max(trace.psnr, default=last))
-        runs.append(
-            Run(
-                picture, ratio, name, count, psnr, score.ssim(), score.ms_ssim(), last, trace.seconds[-1],
-                trace.renderer.evaluations, trace.seconds_to(bar[0]), trace.seconds_to(bar[1]),
+        run = made.get((picture, ratio, name))
+        if run is None:
+            note(f"{picture} at ratio {ratio:g}: {name}")
+            score, trace = measure(pixels, config.replace(gaussians=count), workers)
+            run = Run(
+                picture, ratio, name, count, score.psnr(), score.ssim(), score.ms_ssim(),
+                trace.psnr[-1] if trace.psnr else -math.inf, trace.seconds[-1], trace.renderer.evaluations, None, None,
                 {"seconds": trace.seconds, "evaluations": trace.evaluations, "psnr": trace.psnr},
-            )
-        )  # fmt: skip
-    return runs
+            )  # fmt: skip
+        bar = bar or (run.last_psnr, max(run.trace["psnr"], default=run.last_psnr))
+        yield replace(run, to_yardstick_last_s=run.seconds_to(bar[0]), to_yardstick_best_s=run.seconds_to(bar[1]))
 
 
 def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Trace]:
