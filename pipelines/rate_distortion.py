@@ -1,25 +1,28 @@
 """Our files and those of JPEG, WebP, JPEG XL, AVIF and JPEG 2000 at equal bytes, over pictures and ratios.
 
     python pipelines/rate_distortion.py PICTURE... [--ratios 20 50 100 200] [--preset balanced] [--steps N]
-                                        [--codecs jpeg avif] [--crop 2048x2048] [--json FILE] [--figure FILE.svg]
+                                        [--codecs jpeg avif] [--crop 2048x2048] [--json FILE] [--reuse FILE...]
+                                        [--figure FILE.svg]
 
 Runs in the environment that pipelines/check.py sets up. Each picture goes through ``smartsplat-large compare``; the last
 tables are means over the pictures. A mean that a codec owes to smaller copies, because it cannot go that low at
-full size, has a star.
+full size, has a star. ``--json`` grows with every picture, and ``--reuse`` takes what rivals did from such files.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
+from reporting import fixed, guarded, keep, lossless_copy, note, parse_size, parser, table
 
-from smartsplat_large.comparison import compare
+from smartsplat_large.comparison import bd_rates, compare
 from smartsplat_large.config import PRESETS, preset
+from smartsplat_large.errors import UsageError
 from smartsplat_large.page import PSNR, Series, figure
 from smartsplat_large.reports import Comparison, Contest, Measured
 from smartsplat_large.rivals import RIVALS
@@ -33,21 +36,64 @@ def main() -> None:
     arguments.add_argument("--steps", type=int, help="instead of the preset's")
     arguments.add_argument("--codecs", nargs="+", choices=list(RIVALS), default=list(RIVALS))
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
+    arguments.add_argument(
+        "--reuse", nargs="+", type=Path, default=[], metavar="FILE", help="JSON whose rivals count as made"
+    )
     arguments.add_argument("--figure", type=Path, metavar="FILE.svg", help="draw the means there")
     given = arguments.parse_args()
     config = preset(given.preset)
     config = config if given.steps is None else config.replace(steps=given.steps)
-    reports = []
+    settings = {"crop": given.crop and str(given.crop), "preset": given.preset}
+    made, reports = _made(given.reuse, settings["crop"]), []
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
         for picture in given.pictures:
-            note(f"{picture.name}: {given.preset} and {', '.join(given.codecs)}")
             copy = lossless_copy(picture, given.crop, Path(folder))
-            done = compare(copy, ratios=given.ratios, config=config, codecs=given.codecs)
-            reports.append(dataclasses.replace(done, image=picture.name))
+            earlier = made.get(picture.name)
+            rivals = [] if earlier and _covers(earlier, given.codecs, given.ratios) else given.codecs
+            note(f"{picture.name}: {', '.join([given.preset, *rivals])}")
+            done = compare(copy, ratios=given.ratios, config=config, codecs=rivals)
+            done = dataclasses.replace(done, image=picture.name)
+            reports.append(done if rivals or earlier is None else _joined(done, earlier, given.codecs))
+            keep(given.json, reports, **settings)
     markdown = "\n\n".join([*map(picture_table, reports), mean_table(reports), rate_table(reports)])
-    publish(markdown, given.json, reports, crop=given.crop, preset=given.preset)
+    print(markdown)
     if given.figure:
         given.figure.write_text(figure(mean_curves(reports), PSNR.label, background="white"))
+
+
+def _made(files: Sequence[Path], crop: str | None) -> dict[str, Comparison]:
+    """Comparisons that files hold, by picture.
+
+    Raises
+    ------
+    UsageError
+        A file is of other crops.
+    """
+    made: dict[str, Comparison] = {}
+    for file in files:
+        held = json.loads(file.read_text())
+        if held["settings"]["crop"] != crop:
+            raise UsageError(f"{file} is of crops {held['settings']['crop']}", hint="give --crop as it was given then")
+        for row in held["rows"]:
+            results = [
+                Contest(**contest | {key: contest[key] and Measured(**contest[key]) for key in ("direct", "reduced")})
+                for contest in row["results"]
+            ]
+            made[row["image"]] = Comparison(**row | {"results": results})
+    return made
+
+
+def _covers(earlier: Comparison, codecs: Sequence[str], ratios: Sequence[float]) -> bool:
+    return all(set(ratios) <= {contest.wanted_ratio for contest in earlier.of(name)} for name in codecs)
+
+
+def _joined(ours: Comparison, earlier: Comparison, codecs: Sequence[str]) -> Comparison:
+    """Our new files beside what rivals did earlier."""
+    ratios = {contest.wanted_ratio for contest in ours.results}
+    theirs = [contest for name in codecs for contest in earlier.of(name) if contest.wanted_ratio in ratios]
+    results = [*ours.results, *theirs]
+    titles = ours.codecs | {name: earlier.codecs[name] for name in codecs}
+    return dataclasses.replace(ours, results=results, codecs=titles, bd_rate=bd_rates(results))
 
 
 def picture_table(report: Comparison) -> str:
