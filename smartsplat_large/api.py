@@ -133,7 +133,7 @@ def fit(
                     copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                     workers=threads, progress=progress,
                 )  # fmt: skip
-                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint)
+                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint, limit)
                 encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()

@@ -152,6 +152,8 @@ class FitConfig:
     """Steps between two relocations."""
     relocate_until: float = 0.75
     """Share of the steps after which none is moved any more: the last ones need time to settle."""
+    adaptive_count: bool = False
+    """Whether moves of budget also change the number of Gaussians, to what a file of the wanted size pays for."""
     background: Literal["auto", "black"] = "black"
     """What Gaussians are added to: the picture's own colour, or nothing, as in SmartSplat eq. 4."""
     solve_iterations: int = 0
@@ -216,8 +218,9 @@ _OWN_LONG = dataclasses.replace(
     _OWN, lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, decay_share=1.0, decay="cosine"
 )
 _MOVING = FitConfig(
-    preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, background="auto", solve_iterations=8,
-    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2, rate=0.3), optimizer=_OWN,
+    preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, adaptive_count=True, background="auto",
+    solve_iterations=8,
+    loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2, rate=0.4), optimizer=_OWN,
 )  # fmt: skip
 
 PRESETS: Mapping[str, FitConfig] = {

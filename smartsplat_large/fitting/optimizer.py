@@ -104,11 +104,16 @@ class AdamState:
         return state
 
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
-        """Put ``gaussians`` in the rows ``index``, with fresh moments."""
+        """Put ``gaussians`` in the rows ``index``, with fresh moments; rows come or go where they are more or fewer."""
         fresh = AdamState.start(gaussians, size, self.config)
-        self.xy[index], self.raw[index] = fresh.xy, fresh.raw
-        self.mean[index] = 0
-        self.square[index] = 0
+        fresh.steps, shared = self.steps, min(len(index), len(fresh))
+        self.put(index[:shared], fresh.take(np.arange(shared)))
+        for name in ("xy", "raw", "mean", "square"):
+            column = getattr(self, name)
+            if len(index) > shared:
+                setattr(self, name, np.delete(column, index[shared:], axis=0))
+            elif len(fresh) > shared:
+                setattr(self, name, np.concatenate([column, getattr(fresh, name)[shared:]]))
 
     def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once, price: RatePrice = FREE) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""

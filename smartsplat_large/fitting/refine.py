@@ -160,20 +160,30 @@ def _apart(xy: Any, width: Any, factor: float, height: int, columns: int) -> Boo
     return kept
 
 
-def exchange(cost: Float64[np.ndarray, "n"], proposals: Proposals, limit: int) -> tuple[np.ndarray, Proposals]:
+def exchange(
+    cost: Float64[np.ndarray, "n"], proposals: Proposals, limit: int, growth: int = 0
+) -> tuple[np.ndarray, Proposals]:
     """Which Gaussians to give up for which proposals: the cheapest for the most gainful, while there is a profit.
 
     Parameters
     ----------
     cost
         What the removal of each Gaussian costs: :func:`removal_cost`.
+    limit
+        Gaussians to give up at most.
+    growth
+        Newcomers beyond those given up, as far as there are proposals; below 0, Gaussians given up for none.
 
     Returns
     -------
     index, accepted
-        Rows to replace and, of the same length, what to put there; at most ``limit`` of them.
+        Rows to give up, and what to put there.
     """
     accepted = proposals.best(limit)
-    index = np.argsort(cost, kind="stable")[: len(accepted.gain)]
-    profitable = int(np.count_nonzero(accepted.gain[: len(index)] > PROFIT * cost[index]))
-    return index[:profitable], accepted.best(profitable)
+    index = np.argsort(cost, kind="stable")[:limit]
+    pairs = min(len(accepted.gain), len(index))
+    profitable = int(np.count_nonzero(accepted.gain[:pairs] > PROFIT * cost[index[:pairs]]))
+    if growth < 0:
+        given_up = max(profitable, min(-growth, len(index)))
+        return index[:given_up], accepted.best(max(given_up + growth, 0))
+    return index[:profitable], proposals.best(profitable + growth)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from smartsplat_large.config import FitConfig, LossConfig
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
-from smartsplat_large.fitting.rate import RatePrice, rate_price
+from smartsplat_large.fitting.rate import FREE, RatePrice, rate_price
 from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
@@ -18,6 +18,7 @@ from smartsplat_large.streaming.background import above
 from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, is_hasty, survey, visit_group
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.plan import FitPlan, Phase
+from smartsplat_large.streaming.population import LEAST, MOST, affordable_count, is_adaptive
 from smartsplat_large.streaming.relocate import relocations
 from smartsplat_large.streaming.schedule import Round, rate_at, relocated_share, rounds
 from smartsplat_large.streaming.signals import uninterrupted
@@ -52,9 +53,11 @@ def fit_gaussians(
     progress: Progress,
     kept_bytes: int = 0,
     checkpoint: Checkpoint | None = None,
+    budget_bytes: int | None = None,
 ) -> Best:
     """Take ``config.steps`` Adam steps from ``initial`` and return the best state met at full size.
 
+    With ``budget_bytes``, moves of budget change the number of Gaussians to what a file of that size pays for.
     ``initial`` has the colours of the picture, whatever the renderer's background.
     Pixels are read again at every step, except those that ``kept_bytes`` of memory can hold.
 
@@ -82,7 +85,7 @@ def fit_gaussians(
         best, account = Best(state.gaussians()), Account()
     progress.start("fit", config.steps - place.taken, "steps")
     descent = _Descent(
-        source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, state, best, place, account
+        source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, budget_bytes, state, best, place, account
     )  # fmt: skip
     # The descent replaces them: it must be the only one to keep them alive.
     del resumed, state, best, account
@@ -123,6 +126,7 @@ class _Descent:
     progress: Progress
     checkpoint: Checkpoint
     kept_bytes: int
+    budget_bytes: int | None
     state: AdamState
     best: Best
     place: Place
@@ -253,12 +257,30 @@ class _Descent:
         share = relocated_share(taken, self.config) if self.place.relocated < taken else 0.0
         if not share:
             return
-        index, newcomers = relocations(self._sweep(max(level, self._relocation_level())), share, self.workers)
+        sweep = self._sweep(max(level, self._relocation_level()))
+        index, newcomers = relocations(sweep, share, self._growth(level, share), self.workers)
         with uninterrupted():
             self.state.replace(index, newcomers, self.plan.size)
+            if len(newcomers) != len(index):
+                # Another number of Gaussians has another loss: no state of before is to be returned to.
+                self.best = Best(
+                    self.state.gaussians(), recent=self.best.recent, rate=self.best.rate, lost=self.best.lost
+                )
             self.best.recent *= _MOVING_COSTS
             self.place.relocated = taken
             self.account.sums = None
+
+    def _growth(self, level: int, share: float) -> int:
+        """How many Gaussians more the file pays for, at most ``share``; known at full size, once its error is."""
+        if not is_adaptive(self.config) or self.budget_bytes is None or level or self.best.sums is None:
+            return 0
+        price = self._price(self.best.sums)
+        if price == FREE:  # nothing is left to better
+            return 0
+        now, start = len(self.state), self.plan.gaussians
+        wanted = affordable_count(self.state.gaussians(), price.step_energy, self.budget_bytes)
+        most = math.floor(share * now)
+        return min(max(min(max(wanted, math.ceil(LEAST * start)), math.floor(MOST * start)) - now, -most), most)
 
     def _relocation_level(self) -> int:
         spacing = math.sqrt(self.plan.size.pixels / len(self.state))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from smartsplat_large import memory
 from smartsplat_large.config import FitConfig
 from smartsplat_large.lattice import Size
+from smartsplat_large.streaming.population import most_gaussians
 
 BLOCK_HALO = 5
 _CAP_SPACINGS = 6
@@ -81,7 +82,7 @@ def plan_fit(
     )
     sides = [b for b in _BLOCK_SIDES if b <= side]
     steps = phases(size, gaussians, config)
-    about = (size, channels, itemsize, gaussians)
+    about = (size, channels, itemsize, most_gaussians(gaussians, config))
     blocked = any(phase.blocked for phase in steps)
     fits = (b for b in sides if project(*about, b, _USUAL_WORKERS, blocked=blocked).total <= memory_bytes)
     block = next(fits, sides[-1])

@@ -21,20 +21,21 @@ _RICHEST = 6
 """A block may deserve far more newcomers than its share of them, but not more than so many times as many."""
 
 
-def relocations(sweep: Sweep, share: float, workers: Workers) -> tuple[Index, Gaussians]:
-    """Rows of up to ``share`` of the Gaussians, and those to put in their places.
+def relocations(sweep: Sweep, share: float, growth: int, workers: Workers) -> tuple[Index, Gaussians]:
+    """Rows of up to ``share`` of the Gaussians, and those to put in their places: ``growth`` more, or fewer if below 0.
 
     The level of ``sweep`` is the one whose residual decides. The result does not depend on the number of workers: blocks are
     merged in their order, and equal gains or costs are taken in order of position or row.
     """
-    task = _Task(_widened(sweep), share)
+    task = _Task(_widened(sweep), share + max(growth, 0) / len(sweep.gaussians))
     projection = np.zeros(sweep.gaussians.color.shape)
     found = []
     for proposals, ids, part in workers.map(propose_block, task, range(len(task.sweep.grid)), short=sweep.is_short):
         found.append(proposals)
         projection[ids] += part
     cost = removal_cost(sweep.gaussians, projection)
-    index, accepted = exchange(cost, Proposals.concatenate(found), math.ceil(share * len(sweep.gaussians)))
+    limit = math.ceil(share * len(sweep.gaussians))
+    index, accepted = exchange(cost, Proposals.concatenate(found), limit, growth)
     return index, accepted.gaussians()
 
 

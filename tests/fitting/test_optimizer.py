@@ -109,6 +109,20 @@ def test_replaced_rows_start_afresh() -> None:
     np.testing.assert_allclose(state.gaussians().scale[index], some().scale[index], rtol=1e-6)
 
 
+@pytest.mark.parametrize("newcomers", [0, 1, 4])
+def test_rows_come_and_go(newcomers: int) -> None:
+    state = AdamState.start(some(), SIZE, OptimizerConfig(parametrisation="own"))
+    state.step(of(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3)))), 1.0)
+    before = state.gaussians()
+    state.replace(np.array([5, 2]), some().take(np.arange(newcomers)), SIZE)
+    assert len(state) == len(state.gaussians()) == len(state.mean) == len(state.square) == 5 + newcomers
+    stayed = [i for i in range(7) if i not in (2, 5)]
+    still = np.flatnonzero(state.mean.all(axis=1))
+    np.testing.assert_array_equal(state.gaussians(still).color, before.take(np.array(stayed)).color)
+    fresh = np.flatnonzero(~state.mean.any(axis=1))
+    assert sorted(state.gaussians(fresh).scale[:, 0]) == pytest.approx(sorted(some().scale[:newcomers, 0]))
+
+
 def test_own_steps_follow_the_axes_and_the_size_of_each_gaussian() -> None:
     """A first Adam step is the learning rate along every variable: one per standard deviation, along the Gaussian's axes."""
     f32 = np.float32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,16 @@ def test_only_profitable_exchanges_are_made() -> None:
     faint = propose(residual * 1e-3, BlockGrid(SIZE, 200)[0], 1.0, 10.0, 5)
     index, _ = exchange(removal_cost(strong, np.zeros((1, 3))), faint, limit=1)
     assert not len(index)
+
+
+@pytest.mark.parametrize("growth", [-2, -1, 0, 1, 2])
+def test_an_exchange_may_grow_or_shrink(growth: int) -> None:
+    weak = Gaussians.concatenate([one(10 + i, 10, 2, 0.01) for i in range(6)])
+    noise = np.random.default_rng(0).normal(size=(3, *SIZE.window.shape)).astype(np.float32)
+    proposals = propose(noise, BlockGrid(SIZE, 200)[0], 1.0, spacing=10.0, count=12)
+    index, accepted = exchange(removal_cost(weak, np.zeros((6, 3))), proposals, 2, growth)
+    assert len(index) == 2
+    assert len(accepted.gain) - len(index) == growth
+    unprofitable = dataclasses.replace(proposals, gain=0 * proposals.gain)
+    index, accepted = exchange(removal_cost(weak, np.zeros((6, 3))), unprofitable, 2, growth)
+    assert len(accepted.gain) - len(index) == growth

@@ -107,9 +107,9 @@ def opened(folder: Path, notes: Notes | None = None, *, resume: bool = True, int
 
 def fit(
     checkpoint: Checkpoint | None, config: FitConfig = CONFIG, *, steps: Steps | None = None,
-    renderer: CpuRenderer | None = None, workers: int = 1,
+    renderer: CpuRenderer | None = None, workers: int = 1, budget_bytes: int | None = None,
 ) -> Best:  # fmt: skip
-    source, count = picture(), config.gaussians or 1
+    source, count = picture(), config.gaussians or 90
     plan = plan_fit(source.meta.size, 3, 1, count, config, memory_bytes=1 << 40, workers=1)
     checkpoint = checkpoint or Checkpoint.none(Silent())
     with open_workers(workers, progress=Silent()) as pool, checkpoint:
@@ -117,8 +117,9 @@ def fit(
             source.read, source.meta.size, 3, source.meta.dtype, count, config.sampling, 0, workers=1
         )
         return fit_gaussians(
-            source, renderer or CpuRenderer(), initial, plan, config, pool, steps or Steps(), 0, checkpoint
-        )
+            source, renderer or CpuRenderer(), initial, plan, config, pool, steps or Steps(), 0, checkpoint,
+            budget_bytes,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +142,17 @@ def test_a_fit_that_was_killed_goes_on_as_if_nothing_had_been(at: int, whole: Be
     steps = Steps()
     assert_identical(fit(opened(tmp_path / "state"), steps=steps, workers=3), whole)
     assert steps.taken == 12 - (at - 1)
+
+
+@pytest.mark.parametrize("at", [8, 10, 11])
+def test_the_number_of_gaussians_is_that_of_an_uninterrupted_fit(at: int, tmp_path: Path) -> None:
+    """It changes at full size, after steps 9 and 10."""
+    config = dataclasses.replace(CONFIG.replace(bytes=800), relocate_every=1, relocate_until=0.9)
+    whole = fit(None, config, budget_bytes=800)
+    assert len(whole.gaussians) != 90
+    with pytest.raises(Killed):
+        fit(opened(tmp_path / "state"), config, steps=Steps(at), budget_bytes=800)
+    assert_identical(fit(opened(tmp_path / "state"), config, workers=3, budget_bytes=800), whole)
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 13])
