@@ -15,7 +15,7 @@ _CAP_SPACINGS = 6
 """Mean spacings of the Gaussians that a block of blocked mode sees beyond its core: few reach farther."""
 _BLOCK_SIDES = (1024, 512, 256, 128)
 _BLOCKS_WANTED = 12
-_PIXELS_BETWEEN = 4
+_PIXELS_BETWEEN = 3.5
 """Pixels of the coarsest level between neighbouring Gaussians."""
 _SMALLEST_SIDE = 64
 """Pixels that the coarsest level keeps at least on its shorter side."""
@@ -124,7 +124,7 @@ def project(
 
 
 def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
-    """Coarse levels first. A level serves while its pixels are a quarter of the Gaussians' spacing or less."""
+    """Coarse levels first. A level serves while Gaussians are 3.5 of its pixels apart, or more."""
     spacing = math.sqrt(size.pixels / gaussians)
     shorter = min(size.width, size.height)
     coarsest = min(_halvings(spacing / _PIXELS_BETWEEN), _halvings(shorter / _SMALLEST_SIDE))
