@@ -144,7 +144,7 @@ def steer(run: Callable[[bytes], None], seeds: list[bytes], folder: Path, seed: 
         f"-max_len={LARGEST_BYTES}",
         "-rss_limit_mb=0",
     ]
-    options += [f"-artifact_prefix={folder}/", "-timeout=0"]
+    options += [f"-artifact_prefix={folder}/", "-timeout=600"]
     atheris.Setup([sys.argv[0], *options, str(corpus)], run, custom_mutator=mutate)
     atheris.Fuzz()
 
