@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.codec.layout import plan_layout
-from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, fineness_to_index
+from smartsplat_large.codec.layout import Layout, plan_layout
+from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, Symbols, fineness_to_index
 from smartsplat_large.codec.writer import (
     Encoded,
     Extras,
@@ -28,9 +28,14 @@ COARSEST, FINEST = 0.25, 256.0
 """Fineness limits. Coarser than 1/4 (noise of 28 dB), fewer Gaussians are the better bargain."""
 EXTRAS_SHARE = 0.04
 """Resolution, profile and metadata may take this much of a budget together; what goes beyond is left out, the last first."""
+FULL = 0.997
+"""Share of a budget that is not worth filling further."""
+FILLED = 0.9985
+"""Share aimed at where single Gaussians are left out."""
 ACCEPTED, AIM, LEAST = 0.985, 0.994, 0.97
 """Shares of the budget: good enough to stop searching, aimed at, and promised unless the finest steps need less."""
 MAX_ATTEMPTS = 14
+MAX_TRIMS = 8
 SAMPLED_ABOVE = 200_000
 """Beyond so many Gaussians, the search begins on a sample of blocks."""
 SAMPLE_BLOCKS = 16
@@ -79,6 +84,38 @@ def encode_to_budget(
                 hint="a lower ratio",
             )
         index = _strongest(index, weight, budget_bytes, search.smallest_bytes)
+
+
+def trimmed(
+    symbols: Symbols, layout: Layout, bits: int, step_index: int, extras: Extras, over: Encoded, budget_bytes: int
+) -> Encoded | None:
+    """The file of as many of ``symbols`` as a budget holds, the faintest left out; None where none of those tried fits.
+
+    ``over`` is the file of them all, which is somewhat too large. A step of the amplitude moves a file by 0.4 %, a Gaussian
+    by some bytes.
+    """
+    strongest = np.argsort(-np.square(symbols.color).sum(axis=1), kind="stable")
+    low, high = 0, len(over.kept)
+    count, size_bytes, each = high, over.size_bytes, 0.8 * over.size_bytes / high
+    best = None
+    for _ in range(MAX_TRIMS):
+        following = min(max(count - round((size_bytes - FILLED * budget_bytes) / each), low + 1), high - 1)
+        if low + 1 >= high:
+            break
+        chosen = np.sort(strongest[:following])
+        encoded = pack(symbols.take(chosen), layout, bits, step_index, extras, start=over.models)
+        if following != count and encoded.size_bytes != size_bytes:
+            each = min(max((encoded.size_bytes - size_bytes) / (following - count), each / 3), 3 * each)
+        count, size_bytes = following, encoded.size_bytes
+        if size_bytes > budget_bytes:
+            high = count
+            continue
+        low = count
+        if best is None or size_bytes > best.size_bytes:
+            best = replace(encoded, kept=chosen[encoded.kept])
+        if size_bytes >= FULL * budget_bytes:
+            break
+    return best
 
 
 def affordable(extras: Extras, budget_bytes: int) -> tuple[Extras, tuple[str, ...]]:

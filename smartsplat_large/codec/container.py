@@ -14,7 +14,7 @@ from smartsplat_large.codec.entropy import Models
 from smartsplat_large.codec.layout import GRID_DEPTH, LEAF_RANGE, Layout, image_frame
 from smartsplat_large.codec.models import models_from_bytes, models_to_bytes
 from smartsplat_large.codec.payload import Frame
-from smartsplat_large.codec.quantize import MAX_OCTAVE
+from smartsplat_large.codec.quantize import MAX_OCTAVE, MAX_STEP_INDEX
 from smartsplat_large.lattice import Size
 
 MAGIC = b"SSPL"
@@ -211,7 +211,7 @@ def head_from_bytes(body: bytes) -> Head:
     cursor = Cursor(body)
     flags = cursor.take(1)[0]
     size = Size(max(cursor.varint(MAX_SIDE), 1), max(cursor.varint(MAX_SIDE), 1))
-    count, step_index = cursor.varint(MAX_COUNT), cursor.zigzag(64 * 200)
+    count, step_index = cursor.varint(MAX_COUNT), cursor.zigzag(MAX_STEP_INDEX)
     leaf, depth = cursor.take(1)[0] + LEAF_RANGE[0], cursor.take(1)[0]
     if leaf > LEAF_RANGE[1] or depth > 40 or not count:
         raise FormatError(f"cells of 2^{leaf} pixels, depth {depth}, {count} Gaussians: out of range")

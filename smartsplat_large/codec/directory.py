@@ -26,6 +26,8 @@ from smartsplat_large.lattice import Window
 FIRST_READ_BYTES = 1024
 COUNT_SLACK, COUNT_PER_BYTE = 1 << 20, 64
 """A file may announce this many Gaussians, and this many more per byte: more is a forgery, not a picture."""
+CELL_SLACK, CELLS_PER_BYTE = 1 << 22, 256
+"""And so many coarse cells to look for them in, which take time even where they are empty."""
 AnyFile = ByteFile | RemoteFile
 _AGAIN = "fetch or encode the file again"
 
@@ -84,6 +86,7 @@ def read_directory(file: AnyFile) -> Directory:
         length, checksum = next(listed) if number else (head.wide_bytes[layer], b"")
         entries.append(Entry(layer, number, head.layout.window(number), offset, length, checksum))
         offset = entries[-1].end
+    _require_countable(file, head, entries)
     return Directory(head, tuple(entries), extras)
 
 
@@ -117,6 +120,15 @@ def _require_ours(file: AnyFile, raw: bytes) -> None:
     if version != VERSION:
         raise file.error(
             f"is of format version {version}; this program reads version {VERSION}", "upgrade smartsplat-large"
+        )
+
+
+def _require_countable(file: AnyFile, head: Head, entries: list[Entry]) -> None:
+    cells = (head.layout.wide.cells, head.layout.block_cells)
+    counted = sum(cells[entry.number != WIDE] for entry in entries if entry.length)
+    if counted > CELL_SLACK + CELLS_PER_BYTE * file.size_bytes:
+        raise file.error(
+            f"spreads its Gaussians over {counted} cells, more than {file.size_bytes} bytes can mean", _AGAIN
         )
 
 

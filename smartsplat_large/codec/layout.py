@@ -57,6 +57,11 @@ class Layout:
         return BlockGrid(self.size, self.block) if self.block_exponent else None
 
     @property
+    def block_cells(self) -> int:
+        """Coarse cells of a whole block of the grid."""
+        return 1 << 2 * max(self.block_exponent - self.leaf - GRID_DEPTH, 0)
+
+    @property
     def blocks(self) -> int:
         """Number of blocks, the wide one included."""
         return 1 + (len(self.grid) if self.grid else 0)

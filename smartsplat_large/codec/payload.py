@@ -33,8 +33,12 @@ class Frame:
     @property
     def is_codable(self) -> bool:
         """Whether its cells can be counted and numbered."""
-        cells = self.columns * self.rows
-        return 0 < cells <= COUNT_CELLS_LIMIT and cells.bit_length() + 2 * self.depth <= KEY_BITS
+        return 0 < self.cells <= COUNT_CELLS_LIMIT and self.cells.bit_length() + 2 * self.depth <= KEY_BITS
+
+    @property
+    def cells(self) -> int:
+        """Number of its coarse cells."""
+        return self.columns * self.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +138,7 @@ def _code_cells(
     """Counts per coarse cell, then how they part at each halving down to the leaf cells: no order is spent on."""
     frame = scope.frame
     key = None if cell is None else _cell_key(cell, frame)
-    cells, levels = frame.columns * frame.rows, 2 * frame.depth
+    cells, levels = frame.cells, 2 * frame.depth
     known = None if key is None else np.bincount(key >> levels, minlength=cells)
     totals = coder.tokens("count", np.full(cells, scope.layer, np.int64), known)
     if int(totals.sum()) > limit:

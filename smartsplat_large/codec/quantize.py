@@ -42,6 +42,8 @@ STEPS_PER_OCTAVE = 64
 UNIT_STEP = 0.01
 """Amplitude step, in mean spacings of the Gaussians, that is called fineness 1: noise of roughly 40 dB at any ratio."""
 
+MAX_STEP_INDEX = 40 * STEPS_PER_OCTAVE
+"""With this step, and below, every colour that symbols can say is a finite float32."""
 MAX_AMPLITUDE = 1 << 28
 MAX_OCTAVE = 24
 MAX_TURNS = 1 << 18

@@ -133,8 +133,15 @@ class SplatFile:
         reach = (window or self.header.size.window).expanded(margin)
         blocks, touched = self.layout.blocks, self.layout.touching(reach)
         entries = [self.index[layer * blocks + number] for layer in range(self.layout.layers) for number in touched]
-        found = [self._block(entry, on_damage) for entry in entries]
-        parts = [part for part in found if part is not None]
+        parts: list[Gaussians] = []
+        left = self.header.count
+        for entry in entries:
+            part = self._block(entry, on_damage)
+            if part is not None and len(part) > left:
+                self._damaged(entry, f"more Gaussians than the {self.header.count} announced", on_damage)
+            elif part is not None:
+                parts.append(part)
+                left -= len(part)
         return Gaussians.concatenate(parts) if parts else Gaussians.empty(self.header.channels)
 
     def block_bytes(self) -> list[int]:
@@ -167,7 +174,7 @@ class SplatFile:
     def _all_symbols(self) -> Iterator[tuple[Scope, Symbols]]:
         for entry in self.index:
             symbols = self._symbols(entry, "raise")
-            if symbols is not None:
+            if symbols:  # neither empty nor forged to be so
                 yield self._scope(entry), symbols
 
     def _scope(self, entry: Entry) -> Scope:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from smartsplat_large.codec.budget import ACCEPTED, AIM, LEAST
+from smartsplat_large.codec.budget import AIM, FULL, LEAST, trimmed
 from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, Symbols, amplitude_step
 from smartsplat_large.codec.writer import Encoded, Extras, pack, quantized
@@ -32,9 +32,11 @@ ATTEMPTS = 3
 """Amplitude steps tried, by their first passes."""
 SHRINKAGE = 0.985
 """What the passes after the second make of the size, at the same price."""
-NEAR = 0.03
-"""A size this close to the aim after two passes is reached by the price."""
-STEERING = 10.0
+NEAR = (-0.02, 0.03)
+"""Of the aim: a size no further below and above it after two passes is reached by the price."""
+OVER, TRIMMABLE = 1.006, 1.025
+"""Shares of the budget: aimed at by the price, and the most that is not worth another pass."""
+STEERING = 25.0
 """The price grows by this power of the size's excess."""
 
 
@@ -79,6 +81,11 @@ class Finish:
         if self.taken <= self.expected:
             self.progress.advance()
 
+    def trimmed(self, budget_bytes: int) -> Encoded | None:
+        """The file of all but the faintest, which ``budget_bytes`` do not hold."""
+        index = self.encoded.step_index
+        return trimmed(self.symbols, self.layout, self.bits, index, self.extras, self.encoded, budget_bytes)
+
 
 def finish_at(
     gaussians: Gaussians, step_index: int, bits: int, extras: Extras, source: ImageSource, renderer: BlockRenderer,
@@ -98,7 +105,7 @@ def finish_within(
     plain: Encoded, gaussians: Gaussians, budget_bytes: int, bits: int, extras: Extras, source: ImageSource,
     renderer: BlockRenderer, workers: Workers, progress: Progress, passes: int,
 ) -> Encoded:  # fmt: skip
-    """A better file than ``plain``, of at most ``budget_bytes`` and at least 97 % of them; ``plain`` where none is found.
+    """A better file than ``plain``, of at most ``budget_bytes`` and nearly as many; ``plain`` where none is found.
 
     ``plain`` is the file of ``gaussians`` rounded each by itself. The same arguments give the same bytes, whatever the
     number of workers.
@@ -112,7 +119,7 @@ def finish_within(
         finish.improve(PRICE)
         finish.improve(PRICE)
         excess = SHRINKAGE * finish.encoded.size_bytes - aim
-        if abs(excess) <= NEAR * aim or plain.under_budget:
+        if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget:
             break
         index += math.ceil(excess / slope)
         finish = Finish.begin(gaussians, index, *around)
@@ -123,15 +130,15 @@ def finish_within(
 
 
 def _steered(finish: Finish, budget_bytes: int, passes: int) -> Encoded | None:
-    """The last file within the budget; passes go on until there is one, and for a good size, not for ever."""
+    """The file after the passes wanted, or after some more for a good size; the faintest Gaussians pay for what is over."""
     price, best = PRICE, None
     while finish.taken < passes + MORE_PASSES:
-        share = finish.encoded.size_bytes / (AIM * budget_bytes)
+        share = finish.encoded.size_bytes / (OVER * budget_bytes)
         price = float(np.clip(price * math.exp(STEERING * (share - 1)), *PRICES))
         finish.improve(price)
         size = finish.encoded.size_bytes
         if LEAST * budget_bytes <= size <= budget_bytes:
             best = finish.encoded
-        if finish.taken >= passes and ACCEPTED * budget_bytes <= size <= budget_bytes:
+        if finish.taken >= passes and FULL * budget_bytes <= size <= TRIMMABLE * budget_bytes:
             break
-    return best
+    return best if finish.encoded.size_bytes <= budget_bytes else finish.trimmed(budget_bytes) or best

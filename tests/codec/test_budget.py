@@ -5,6 +5,8 @@ import pytest
 
 from smartsplat_large.codec import budget as budget_module
 from smartsplat_large.codec import encode, encode_to_budget
+from smartsplat_large.codec.budget import trimmed
+from smartsplat_large.codec.writer import Extras, pack, quantized
 from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Size
 
@@ -23,6 +25,20 @@ def test_budgets_are_filled_and_kept(batch, size, ratio):
     assert 0.97 * budget <= encoded.size_bytes <= budget
     assert not encoded.under_budget
     assert encoded.fineness * 1.1 >= 0.25
+
+
+@pytest.mark.parametrize("count", [2500, 9000])
+def test_the_faintest_pay_for_what_is_over(batch, count):
+    size, step = Size(768, 512), -40
+    symbols, layout = quantized(batch(count, size), size, step)
+    over = pack(symbols, layout, 8, step, Extras())
+    budget = int(0.985 * over.size_bytes)
+    found = trimmed(symbols, layout, 8, step, Extras(), over, budget)
+    assert 0.997 * budget <= found.size_bytes <= budget
+    energy = np.square(symbols.color).sum(axis=1)
+    gone = np.setdiff1d(over.kept, found.kept)
+    assert 0 < len(gone) < 0.05 * count
+    assert energy[gone].max() <= energy[found.kept].min()
 
 
 def test_too_many_gaussians_lose_the_least_important(batch):

@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from smartsplat_large.codec import SplatFile, encode
-from smartsplat_large.codec.container import MAGIC, Head, head_to_bytes, sealed, varint
-from smartsplat_large.codec.entropy import Kernel, Models
+from smartsplat_large.codec.container import (
+    MAGIC,
+    Head,
+    check_bytes,
+    head_from_bytes,
+    head_to_bytes,
+    index_to_bytes,
+    prefix_length,
+    sealed,
+    varint,
+)
+from smartsplat_large.codec.entropy import Histogram, Kernel, Models
 from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.models import kernel_streams
 from smartsplat_large.codec.payload import Frame
@@ -109,12 +121,16 @@ def test_missing_files_and_folders(tmp_path):
 
 
 def forged(**changes: object) -> bytes:
+    return head_to_bytes(forged_head(**changes)) + sealed(b"\x12\x34\x56\x78")
+
+
+def forged_head(**changes: object) -> Head:
     layout = Layout(Size(100, 100), 3, 0, Frame(0, 0, 2, 2, 3))
     head = {
         "channels": 3, "bits": 8, "count": 5, "step_index": 0, "layout": layout, "wide_bytes": (4,), "index_bytes": 0,
         "models": Models({name: Kernel() for name in kernel_streams(3)}),
     }  # fmt: skip
-    return head_to_bytes(Head(**(head | changes))) + sealed(b"\x12\x34\x56\x78")
+    return Head(**(head | changes))
 
 
 @pytest.mark.parametrize(
@@ -141,3 +157,35 @@ def test_forged_symbols_are_damage_not_a_crash(tmp_path):
     for _ in range(40):
         file = SplatFile(written(tmp_path, head + sealed(rng.bytes(4))))
         file.gaussians(on_damage="skip")
+
+
+def test_more_gaussians_than_announced_are_damage(tmp_path, raw):
+    start, end = prefix_length(raw)
+    head = head_from_bytes(raw[start:end])
+    fewer = head_to_bytes(dataclasses.replace(head, count=head.count - 1)) + raw[end + check_bytes(end) :]
+    with SplatFile(written(tmp_path, fewer)) as file:
+        with pytest.raises(SplatFileError, match=f"more Gaussians than the {head.count - 1} announced"):
+            file.gaussians()
+        assert len(file.gaussians(on_damage="skip")) < head.count
+
+
+def test_steps_beyond_what_colours_can_say_are_refused(tmp_path):
+    with pytest.raises(SplatFileError, match="the number 5122 at byte"):
+        SplatFile(written(tmp_path, forged(step_index=2561)))
+
+
+def test_cells_that_few_bytes_cannot_mean_are_refused(tmp_path):
+    # A payload of one byte in each block of 2048 x 2048 cells: seconds of work a block.
+    layout = Layout(Size(1 << 16, 1 << 16), 0, 14, Frame(0, 0, 2, 2, 3))
+    index = index_to_bytes([b"1"] * 16)
+    front = head_to_bytes(forged_head(layout=layout, index_bytes=len(index)))
+    with pytest.raises(SplatFileError, match="spreads its Gaussians over 67108868 cells"):
+        SplatFile(written(tmp_path, front + sealed(index) + sealed(b"1234") + b"1" * 16))
+
+
+def test_a_forged_block_of_nothing_has_a_ledger(tmp_path):
+    models = Models({name: Kernel() for name in kernel_streams(3)}, {("count", 0): Histogram(0, b"\1")})
+    path = written(tmp_path, forged(models=models))
+    with SplatFile(path) as file:
+        assert not len(file.gaussians())
+        assert sum(file.ledger().values()) == path.stat().st_size

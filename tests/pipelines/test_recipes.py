@@ -73,6 +73,30 @@ def test_presets_stand_beside_a_jpeg_of_their_bytes(tmp_path: Path) -> None:
     assert len(table.splitlines()) == 2 + len(rows)
 
 
+def test_rounding_loss_stands_beside_the_fit(tmp_path: Path) -> None:
+    table, (row,) = measured(tmp_path, "rounding_loss", MOUNTAIN, "--presets", "fast=30", "--ratios", "20")
+    assert row["fit_psnr"] > row["psnr"] > 20
+    assert 0.97 < row["filled"] <= 1
+    assert "loss dB" in table
+
+
+def test_fuzzing_finds_nothing_in_a_moment(tmp_path: Path) -> None:
+    done = recipe("fuzz", "--minutes", "0.1", "--plain", "--findings", tmp_path / "findings")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("cases, 0 findings\n")
+
+
+def test_forged_checksums_let_mutations_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    import fuzz
+
+    for raw in fuzz.samples():
+        assert fuzz.resealed(raw) == raw
+        torn = bytearray(raw)
+        torn[-5] ^= 1
+        assert fuzz.resealed(bytes(torn)) != bytes(torn)
+
+
 def test_rate_distortion_lays_codecs_side_by_side(tmp_path: Path) -> None:
     drawn = tmp_path / "curves.svg"
     table, (row,) = measured(
