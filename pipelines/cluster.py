@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as name:
         folder = Path(name)
         picture = given.picture or mosaic(folder, given.megapixels)
-        rows = [row for row in measured(given.runs, picture, quality, folder)]
+        rows = list(measured(given.runs, picture, quality, folder))
     publish(report(rows), given.json, rows, picture=picture.name, quality=quality)
     raise SystemExit(not all(row.same for row in rows))
 

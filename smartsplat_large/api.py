@@ -35,13 +35,14 @@ from smartsplat_large.source import ingest as ingest_source
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
 from smartsplat_large.streaming.checkpoint import Checkpoint
+from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr, most_that_fit
 from smartsplat_large.streaming.view import View, from_full_size
-from smartsplat_large.streaming.workers import Workers, default_count, has_dashboard, open_workers
+from smartsplat_large.streaming.workers import Workers, default_count, open_workers
 
 _IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr"}
 

@@ -29,7 +29,7 @@ from smartsplat_large.cli.options import (
 from smartsplat_large.cli.progress import shown
 from smartsplat_large.errors import MissingDependencyError, SplatFileError, UsageError
 from smartsplat_large.lattice import Window
-from smartsplat_large.streaming.workers import has_dashboard
+from smartsplat_large.streaming.cluster import has_dashboard
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

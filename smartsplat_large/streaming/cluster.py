@@ -1,0 +1,162 @@
+"""dask clusters: a local one with its dashboard, or one somewhere else, and what a task does that arrives there.
+
+A task that is sent elsewhere holds all that it needs, pixels apart: a function, what all tasks share, and its items. So it can
+be run again, by any worker, when the one that had it is lost. Nothing lies on a worker that another task would miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import pickle
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smartsplat_large import native_threads
+from smartsplat_large.errors import MissingDependencyError, UsageError
+
+_LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+_RETRIES = 2
+"""Of a task that fails: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
+_KEPT = 8
+"""What so many sets of tasks share is kept open on a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A dask cluster, connected."""
+
+    client: Any
+    remote: bool
+    """Whether its workers are other processes."""
+    slots: int
+    """Tasks that all workers together have in work."""
+    dashboard: str
+    """Address."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def sender(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[Sequence[Any]], Any]:
+        """Submits ``function(shared, item)`` for some items, as one task; a future of their results."""
+        # Files of the same name may be others in the next run.
+        packed = pickle.dumps((self.token, shared), protocol=5)
+        return functools.partial(self._submit, function.__name__, carry_out, function, packed)
+
+    def local_sender(self, job: Callable[[int], Any], name: str) -> Callable[[int], Any]:
+        """Submits calls of ``job``, which does not travel, to workers of this process; a future of each result."""
+        here = self.client.scatter(job, broadcast=False, hash=False)
+        return functools.partial(self._submit, name, _call, here)
+
+    def _submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+        # By the function's own name: it is what the dashboard shows.
+        key = f"{name}-{uuid.uuid4().hex}"
+        return self.client.submit(function, *arguments, key=key, pure=False, retries=_RETRIES * self.remote)
+
+
+def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Sequence[Any]) -> list[Any]:
+    """The task, in a process elsewhere."""
+    shared = _unpacked(packed)
+    with native_threads.blas_alone:
+        return [function(shared, item) for item in items]
+
+
+def _call(job: Callable[[int], Any], index: int) -> Any:
+    return job(index)
+
+
+_opened: OrderedDict[bytes, Any] = OrderedDict()
+_turn = threading.Lock()
+
+
+def _unpacked(packed: bytes) -> Any:
+    """What tasks share, made once in a process: it may have to open files."""
+    with _turn:
+        if packed not in _opened:
+            _opened[packed] = pickle.loads(packed)[1]
+            if len(_opened) > _KEPT:
+                _opened.popitem(last=False)
+        _opened.move_to_end(packed)
+        return _opened[packed]
+
+
+def has_dashboard() -> bool:
+    """Whether the packages of the dashboard are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "bokeh"))
+
+
+@contextlib.contextmanager
+def reported(cluster: Cluster, path: Path) -> Iterator[None]:
+    """Write dask's performance report of all that runs inside the ``with`` block, as a page, when it ends."""
+    from distributed import performance_report
+
+    with cluster.client.as_current(), performance_report(filename=str(path)):
+        yield
+
+
+@contextlib.contextmanager
+def connected(address: str) -> Iterator[Cluster]:
+    """The cluster of a running scheduler, which graphs computed with dask run on, too, while it is open.
+
+    Raises
+    ------
+    MissingDependencyError
+        ``distributed`` is not installed.
+    UsageError
+        No scheduler answers, or it has no workers.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--scheduler needs the package distributed", hint="pip install 'smartsplat-large[dashboard]'"
+        ) from error
+    import dask
+
+    try:
+        # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
+    # Tasks that carry Gaussians are some MiB long, on purpose.
+    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
+        slots = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+        if not slots:
+            raise UsageError(
+                f"the scheduler at {address} has no workers", hint=f"start some with: dask worker {address}"
+            )
+        yield Cluster(client, True, slots, client.dashboard_link)
+
+
+@contextlib.contextmanager
+def local_cluster(threads: int) -> Iterator[Cluster]:
+    """A cluster of one in-process worker, so that tasks share this process's memory and its limit."""
+    import logging
+    import tempfile
+    import warnings
+
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {_LARGE_GRAPH: "1GiB", "distributed.worker.memory.pause": False,
+                "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set(settings | {"temporary-directory": scratch}))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
+                dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
+            ) as cluster,
+            Client(cluster) as client,
+        ):  # fmt: skip
+            # The cluster's own link names the machine's outer address, while the server listens on loopback.
+            dashboard = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status"
+            yield Cluster(client, False, threads, dashboard)
