@@ -3,8 +3,9 @@
     python pipelines/cluster.py [PICTURE] [--megapixels 16] [--preset fast] [--ratio 50] [--steps N] [--runs ...] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. Without a picture it fits the bundled photograph, laid out mirrored.
-For every run a scheduler and its workers, ``dask worker --nthreads 1``, are started on free ports; the fit is the command,
-with ``--scheduler``. Files are compared with that of a fit without a cluster, byte by byte; it exits with 1 if one differs.
+For every run a scheduler and its workers, ``dask worker --nthreads 1``, are started on free ports, and warmed by a fit of two
+steps, which loads all kernels; the fit is the command, with ``--scheduler``. Files are compared with that of a fit without a
+cluster, byte by byte; it exits with 1 if one differs.
 
 "seconds" are those of a clock, and only mean something on a machine that does nothing else: "others" says how many seconds
 of processors were spent by programs that are not measured here. CPU seconds do not depend on them. "speed-up" is by the
@@ -95,10 +96,13 @@ def measured(runs: list[str], picture: Path, quality: list[str], folder: Path) -
             row = timed(run, [*command, "--no-dashboard"])
         else:
             with cluster(1 if run == "one" else 2, folder) as running:
+                running.timed("warm", [*command, "--steps", "2", "--overwrite"])
+                output.unlink()
                 row = running.timed(run, command, kill_after=seconds / 2 if run == "killed" else None)
         seconds = row.seconds
         first = first or output.read_bytes()
         row.same = output.read_bytes() == first
+        note(str(row))
         yield row
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import math
 import pickle
 import threading
 import uuid
@@ -20,10 +21,13 @@ from typing import Any
 
 from smartsplat_large import native_threads
 from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.memory import PROGRAM, Footprint, MiB, require
 
 _LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _RETRIES = 2
-"""Of a task that fails: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
+"""Of a task that fails elsewhere: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
+MEMORY = "memory"
+"""The resource, in bytes, that tasks ask for where all workers were started with it: ``dask worker --resources memory=8e9``."""
 _KEPT = 8
 """What so many sets of tasks share is kept open on a worker."""
 
@@ -45,7 +49,13 @@ class Cluster:
         """Submits ``function(shared, item)`` for some items, as one task; a future of their results."""
         # Files of the same name may be others in the next run.
         packed = pickle.dumps((self.token, shared), protocol=5)
-        return functools.partial(self._submit, function.__name__, carry_out, function, packed)
+        submit = functools.partial(self._submit, function.__name__, carry_out, function, packed)
+        return lambda items: submit(_packed(items))
+
+    def fetch(self, futures: Sequence[Any]) -> Iterator[Any]:
+        """Results of such tasks, item by item."""
+        for results in self.client.gather(list(futures)):
+            yield from pickle.loads(results)
 
     def local_sender(self, job: Callable[[int], Any], name: str) -> Callable[[int], Any]:
         """Submits calls of ``job``, which does not travel, to workers of this process; a future of each result."""
@@ -54,15 +64,21 @@ class Cluster:
 
     def _submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         # By the function's own name: it is what the dashboard shows.
-        key = f"{name}-{uuid.uuid4().hex}"
-        return self.client.submit(function, *arguments, key=key, pure=False, retries=_RETRIES * self.remote)
+        return self.client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex}", pure=False)
 
 
-def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Sequence[Any]) -> list[Any]:
-    """The task, in a process elsewhere."""
+def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Any) -> Any:
+    """The task, in a process elsewhere; items and results as :func:`_packed` makes them."""
     shared = _unpacked(packed)
     with native_threads.blas_alone:
-        return [function(shared, item) for item in items]
+        return _packed([function(shared, item) for item in pickle.loads(items)])
+
+
+def _packed(values: Sequence[Any]) -> Any:
+    """Any values as one array of bytes, which a scheduler hands on without a look at it or a copy."""
+    import numpy as np
+
+    return np.frombuffer(pickle.dumps(values, protocol=5), np.uint8)
 
 
 def _call(job: Callable[[int], Any], index: int) -> Any:
@@ -99,8 +115,10 @@ def reported(cluster: Cluster, path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def connected(address: str) -> Iterator[Cluster]:
+def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
     """The cluster of a running scheduler, which graphs computed with dask run on, too, while it is open.
+
+    ``task_bytes`` is what a task may take at its peak.
 
     Raises
     ------
@@ -108,6 +126,8 @@ def connected(address: str) -> Iterator[Cluster]:
         ``distributed`` is not installed.
     UsageError
         No scheduler answers, or it has no workers.
+    MemoryLimitError
+        The memory of a worker does not hold as many tasks as it has threads.
     """
     try:
         from distributed import Client
@@ -124,12 +144,22 @@ def connected(address: str) -> Iterator[Cluster]:
         raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
     # Tasks that carry Gaussians are some MiB long, on purpose.
     with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
-        slots = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
-        if not slots:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
             raise UsageError(
                 f"the scheduler at {address} has no workers", hint=f"start some with: dask worker {address}"
             )
-        yield Cluster(client, True, slots, client.dashboard_link)
+        for name, worker in workers.items():
+            _require_memory(name, worker["memory_limit"], worker["nthreads"], task_bytes)
+        counted = all(MEMORY in worker["resources"] for worker in workers.values())
+        with dask.annotate(retries=_RETRIES, **({"resources": {MEMORY: task_bytes}} if counted else {})):
+            yield Cluster(client, True, sum(worker["nthreads"] for worker in workers.values()), client.dashboard_link)
+
+
+def _require_memory(worker: str, limit: int | None, threads: int, task_bytes: int) -> None:
+    needed = Footprint(program=PROGRAM, gaussians=0, working=threads * task_bytes)
+    hint = f"dask worker --memory-limit {math.ceil(needed.total / MiB)}MiB, or fewer --nthreads"
+    require(needed, limit or needed.total, f"the worker at {worker}, of {threads} threads,", hint=hint)
 
 
 @contextlib.contextmanager

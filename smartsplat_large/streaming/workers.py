@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from smartsplat_large import native_threads
 from smartsplat_large.progress import Progress
 from smartsplat_large.streaming.cluster import Cluster, connected, has_dashboard, local_cluster, reported
+from smartsplat_large.streaming.plan import TASK_PIXELS
 
 _SMALLEST_PART = 2048
 """Rows that are worth a thread's waking up."""
@@ -26,8 +27,10 @@ MEGAPIXEL = 1 << 20
 _WORTH_SCHEDULING, _LONG = 16, MEGAPIXEL // 4
 """Fewer tasks than this, or of fewer pixels, are run by threads even when a local cluster is there: a task costs dask about
 1 ms."""
-_TASKS_EACH = 4
-"""Tasks that every slot of a cluster elsewhere should at least get, if there are so many items."""
+_TASKS_EACH = 2
+"""Tasks that every slot of a cluster elsewhere should get, if there are so many items."""
+_FETCHED = 8
+"""Results that are asked for together, at most."""
 
 
 class Items(Protocol[Item_co]):
@@ -71,10 +74,7 @@ class Workers:
         elif not cluster.remote:
             yield from _in_order(cluster.local_sender(job, function.__name__), range(len(items)), ahead)
         else:
-            send, step = cluster.sender(function, shared), _items_a_task(len(items), pixels, cluster.slots)
-            batches = ([items[i] for i in range(len(items))[k : k + step]] for k in range(0, len(items), step))
-            for results in _in_order(send, batches, 4 * cluster.slots + 4):
-                yield from results
+            yield from _elsewhere(cluster, job, _items_a_task(len(items), pixels, cluster.slots))
 
     def spread(self, function: Callable[[slice], Any], count: int) -> None:
         """Call ``function`` with slices that part ``range(count)``, on this machine's threads."""
@@ -97,7 +97,23 @@ class _Job(Generic[T, Item, R]):
 
 def _items_a_task(count: int, pixels: int, slots: int) -> int:
     """So many that a task takes longer than its travels, and no slot is left without."""
-    return max(1, min(MEGAPIXEL // pixels, count // (_TASKS_EACH * slots)))
+    return max(1, min(TASK_PIXELS // pixels, -(-count // (_TASKS_EACH * slots))))
+
+
+def _elsewhere(cluster: Cluster, job: _Job[T, Item, R], step: int) -> Iterator[R]:
+    """Results in order, as :func:`_in_order` has them, of tasks of ``step`` items each."""
+    send, pending = cluster.sender(job.function, job.shared), deque[Any]()
+    ahead, together = 4 * cluster.slots + 4, min(cluster.slots, _FETCHED)
+    try:
+        for first in range(0, len(job.items), step):
+            pending.append(send([job.items[i] for i in range(first, min(first + step, len(job.items)))]))
+            if len(pending) >= ahead:
+                yield from cluster.fetch([pending.popleft() for _ in range(together)])
+        while pending:
+            yield from cluster.fetch([pending.popleft() for _ in range(min(together, len(pending)))])
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _in_order(submit: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
@@ -126,6 +142,7 @@ def open_workers(
     *,
     scheduler: str | None = None,
     dashboard: bool = False,
+    task_bytes: int = 0,
     performance_report: Path | None = None,
     progress: Progress,
 ) -> Iterator[Workers]:
@@ -140,8 +157,10 @@ def open_workers(
     dashboard
         Run tasks on a local dask cluster and announce its dashboard, unless there is a scheduler; quietly without, where its
         packages are missing.
+    task_bytes
+        What a task may take at its peak, for workers elsewhere.
     performance_report
-        Where to write dask's report of what its workers did.
+        Where to write dask's report of what its workers did; there must be a dashboard or a scheduler.
 
     Raises
     ------
@@ -149,13 +168,15 @@ def open_workers(
         A scheduler is given and ``distributed`` is not installed.
     UsageError
         No scheduler answers at the address, or it has no workers.
+    MemoryLimitError
+        A worker of the scheduler has too little memory.
     """
     count = count or default_count()
     with contextlib.ExitStack() as stack:
         stack.enter_context(native_threads.blas_alone)
         cluster = None
         if scheduler:
-            cluster = stack.enter_context(connected(scheduler))
+            cluster = stack.enter_context(connected(scheduler, task_bytes))
         elif dashboard and has_dashboard():
             cluster = stack.enter_context(local_cluster(count))
         if cluster is not None:
