@@ -141,14 +141,14 @@ def fit(
             renderer = CpuRenderer(background_of(copy, config))
             if config.psnr is not None:
                 encoded = encode_to_psnr(
-                    QualityTask(copy, renderer, config, planned, count, room, Path(folder), pool, progress), config.psnr
+                    QualityTask(copy, renderer, config, planned, count, spare, Path(folder), pool, progress), config.psnr
                 )  # fmt: skip
             else:
                 initial = checkpoint.resumed_gaussians or sample(
                     copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                     workers=threads, progress=progress,
                 )  # fmt: skip
-                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint)
+                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, spare, checkpoint)
                 encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()

@@ -14,7 +14,7 @@ import pickle
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,27 @@ class Cluster:
     """Tasks that all workers together have in work."""
     dashboard: str
     """Address."""
+    workers: tuple[str, ...] = ()
+    """Address of the worker of each slot, where they are elsewhere."""
+    spare_bytes: int = 0
+    """What each of these may keep between tasks."""
     token: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def sender(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[Sequence[Any]], Any]:
-        """Submits ``function(shared, item)`` for some items, as one task; a future of their results."""
+    def sender(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[int, Sequence[Any]], Any]:
+        """Submits ``function(shared, item)`` for some items, as one task; a future of their results.
+
+        Tasks are numbered: those of one number go to the same worker if it is free, which may have kept their pixels.
+        """
         # Files of the same name may be others in the next run.
         packed = pickle.dumps((self.token, shared), protocol=5)
-        submit = functools.partial(self._submit, function.__name__, carry_out, function, packed)
-        return lambda items: submit(_packed(items))
+        name = function.__name__
+
+        def send(number: int, items: Sequence[Any]) -> Any:
+            preferred = self.workers[number % len(self.workers)]
+            where = {"workers": [preferred], "allow_other_workers": True}
+            return self._submit(name, carry_out, function, packed, _packed(items), **where)
+
+        return send
 
     def fetch(self, futures: Sequence[Any]) -> Iterator[Any]:
         """Results of such tasks, item by item."""
@@ -62,9 +75,9 @@ class Cluster:
         here = self.client.scatter(job, broadcast=False, hash=False)
         return functools.partial(self._submit, name, _call, here)
 
-    def _submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _submit(self, name: str, function: Callable[..., Any], *arguments: Any, **where: Any) -> Any:
         # By the function's own name: it is what the dashboard shows.
-        return self.client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex}", pure=False)
+        return self.client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex}", pure=False, **where)
 
 
 def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Any) -> Any:
@@ -149,17 +162,40 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
             raise UsageError(
                 f"the scheduler at {address} has no workers", hint=f"start some with: dask worker {address}"
             )
-        for name, worker in workers.items():
-            _require_memory(name, worker["memory_limit"], worker["nthreads"], task_bytes)
+        spare = min(_spare_bytes(name, worker, task_bytes) for name, worker in workers.items())
+        slots = tuple(name for name, worker in workers.items() for _ in range(worker["nthreads"]))
         counted = all(MEMORY in worker["resources"] for worker in workers.values())
         with dask.annotate(retries=_RETRIES, **({"resources": {MEMORY: task_bytes}} if counted else {})):
-            yield Cluster(client, True, sum(worker["nthreads"] for worker in workers.values()), client.dashboard_link)
+            try:
+                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare)
+            finally:
+                # Of workers that are gone, nothing is left to give up.
+                with contextlib.suppress(Exception):
+                    client.run(_forget, on_error="ignore", wait=False)
 
 
-def _require_memory(worker: str, limit: int | None, threads: int, task_bytes: int) -> None:
+def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
+    """What half of a worker's memory leaves beside its tasks; none where it has no limit.
+
+    Raises
+    ------
+    MemoryLimitError
+        Its memory does not hold its tasks.
+    """
+    limit, threads = worker["memory_limit"], worker["nthreads"]
     needed = Footprint(program=PROGRAM, gaussians=0, working=threads * task_bytes)
     hint = f"dask worker --memory-limit {math.ceil(needed.total / MiB)}MiB, or fewer --nthreads"
-    require(needed, limit or needed.total, f"the worker at {worker}, of {threads} threads,", hint=hint)
+    require(needed, limit or needed.total, f"the worker at {name}, of {threads} threads,", hint=hint)
+    return max(0, (limit or 0) // 2 - needed.total)
+
+
+def _forget() -> None:
+    """Give up all that was kept open in this process, and the pixels."""
+    from smartsplat_large.streaming import targets
+
+    with _turn:
+        _opened.clear()
+    targets.forget()
 
 
 @contextlib.contextmanager

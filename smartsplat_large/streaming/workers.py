@@ -58,6 +58,11 @@ class Workers:
         """Whether tasks are sent to other processes."""
         return self._cluster is not None and self._cluster.remote
 
+    @property
+    def kept_elsewhere(self) -> int:
+        """Bytes of pixels that every worker elsewhere may keep between tasks."""
+        return self._cluster.spare_bytes if self._cluster is not None else 0
+
     def map(
         self, function: Callable[[T, Item], R], shared: T, items: Items[Item], *, pixels: int = MEGAPIXEL
     ) -> Iterator[R]:
@@ -105,8 +110,8 @@ def _elsewhere(cluster: Cluster, job: _Job[T, Item, R], step: int) -> Iterator[R
     send, pending = cluster.sender(job.function, job.shared), deque[Any]()
     ahead, together = 4 * cluster.slots + 4, min(cluster.slots, _FETCHED)
     try:
-        for first in range(0, len(job.items), step):
-            pending.append(send([job.items[i] for i in range(first, min(first + step, len(job.items)))]))
+        for number, first in enumerate(range(0, len(job.items), step)):
+            pending.append(send(number, [job.items[i] for i in range(first, min(first + step, len(job.items)))]))
             if len(pending) >= ahead:
                 yield from cluster.fetch([pending.popleft() for _ in range(together)])
         while pending:
