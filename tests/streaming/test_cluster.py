@@ -177,3 +177,13 @@ def test_a_worker_with_too_little_memory_is_named(tmp_path: Path) -> None:
     ):
         pass
     assert dask.config.get("scheduler", None) is None
+
+
+def test_a_performance_report_is_written(tmp_path: Path) -> None:
+    report = tmp_path / "report.html"
+    with (
+        local_cluster(tmp_path) as started,
+        open_workers(1, scheduler=started.scheduler_address, performance_report=report, progress=Silent()) as workers,
+    ):
+        assert list(workers.map(pow, 2, range(20))) == [2**i for i in range(20)]
+    assert "bokeh" in report.read_text()
