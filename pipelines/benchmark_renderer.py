@@ -187,7 +187,7 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
     size = source.meta.size
     targets = Targets(source, 0, 1 << 40)
     sweep = prepare_sweep(targets, RENDERER, gaussians, BLOCK, 0, SQUARED)
-    blocks = list(sweep.grid)
+    blocks = list(sweep.task.grid)
     parts = [sweep.projection.take(sweep.members.of(block.index)) for block in blocks]
     noise = [np.random.default_rng(1).standard_normal((3, *block.core.shape)).astype(np.float32) for block in blocks]
 
@@ -213,7 +213,7 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
         # As in a fit, nothing but sums outlives its block: fresh memory for every image would cost more than rendering it.
         return _best(lambda: deque(workers.map(task, None, range(len(blocks))), maxlen=0))
 
-    listing = _best(lambda: members(sweep.projection, sweep.grid))
+    listing = _best(lambda: members(sweep.projection, sweep.task.grid))
     plain, similar = (_step(gaussians, Targets(source, 0, 1 << 40), loss, workers) for loss in (SQUARED, WITH_SSIM))
     return Row(
         scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations=_evaluations(gaussians),

@@ -19,7 +19,7 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, FitConfig
-from smartsplat_large.errors import UsageError
+from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
@@ -35,13 +35,14 @@ from smartsplat_large.source import ingest as ingest_source
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
 from smartsplat_large.streaming.checkpoint import Checkpoint
+from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr, most_that_fit
 from smartsplat_large.streaming.view import View, from_full_size
-from smartsplat_large.streaming.workers import Workers, default_count, has_dashboard, open_workers
+from smartsplat_large.streaming.workers import Workers, default_count, open_workers
 
 _IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr"}
 
@@ -61,6 +62,7 @@ def fit(
     workers: int | None = None,
     scheduler: str | None = None,
     dashboard: bool | None = False,
+    performance_report: str | Path | None = None,
     overwrite: bool = False,
     resume: bool | None = False,
     progress: Progress | None = None,
@@ -81,6 +83,9 @@ def fit(
         Address of a dask cluster to run on, instead of threads.
     dashboard
         Serve dask's dashboard, where its packages are installed; None: if they are.
+    performance_report
+        Where to write dask's report of what its workers did, as a page. It takes the dashboard's packages, and starts it
+        where there is no scheduler.
     resume
         Go on where an interrupted fit of the same image and settings was last saved, in the folder ``OUTPUT.state``; the
         file is the same, byte for byte, as if it had not been interrupted. None: save nothing, as for passing files.
@@ -98,7 +103,10 @@ def fit(
         target = _target(Path(image), output, overwrite)
         if meta.remark:
             progress.note(f"{meta.name}: {meta.remark}")
-        watched = has_dashboard() if dashboard is None else dashboard
+        report = None if performance_report is None else Path(performance_report)
+        if report is not None:
+            _require_report(report, overwrite)
+        watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
         count, limit = gaussian_budget(meta, config)
         threads = workers or default_count()
 
@@ -118,7 +126,14 @@ def fit(
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else spare
         with (
-            open_workers(workers, scheduler=scheduler, dashboard=watched, progress=progress) as pool,
+            open_workers(
+                workers,
+                scheduler=scheduler,
+                dashboard=watched,
+                task_bytes=plan.task_bytes,
+                performance_report=report,
+                progress=progress,
+            ) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
             working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
             checkpoint,
@@ -126,14 +141,14 @@ def fit(
             renderer = CpuRenderer(background_of(copy, config))
             if config.psnr is not None:
                 encoded = encode_to_psnr(
-                    QualityTask(copy, renderer, config, planned, count, room, Path(folder), pool, progress), config.psnr
+                    QualityTask(copy, renderer, config, planned, count, spare, Path(folder), pool, progress), config.psnr
                 )  # fmt: skip
             else:
                 initial = checkpoint.resumed_gaussians or sample(
                     copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                     workers=threads, progress=progress,
                 )  # fmt: skip
-                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, room, checkpoint, limit)
+                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, spare, checkpoint, limit)
                 encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
             write_atomic(target, encoded.parts, overwrite=overwrite)
             checkpoint.remove()
@@ -142,6 +157,16 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _require_report(report: Path, overwrite: bool) -> None:
+    """Do nothing if a performance report can be made and written."""
+    if not has_dashboard():
+        raise MissingDependencyError(
+            "a performance report needs the packages distributed and bokeh",
+            hint="pip install 'smartsplat-large[dashboard]'",
+        )
+    check_destination(report, overwrite=overwrite)
 
 
 def _target(image: Path, output: str | Path | None, overwrite: bool) -> Path:

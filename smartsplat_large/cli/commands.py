@@ -29,7 +29,7 @@ from smartsplat_large.cli.options import (
 from smartsplat_large.cli.progress import shown
 from smartsplat_large.errors import MissingDependencyError, SplatFileError, UsageError
 from smartsplat_large.lattice import Window
-from smartsplat_large.streaming.workers import has_dashboard
+from smartsplat_large.streaming.cluster import has_dashboard
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -70,6 +70,12 @@ def program() -> None:
 @workers_option
 @click.option("--scheduler", metavar="ADDRESS", help="Run on the dask cluster at this address.")
 @click.option("--dashboard/--no-dashboard", default=None, help="Serve dask's dashboard.  [on, if installed]")
+@click.option(
+    "--performance-report",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="Write dask's report of its tasks there.",
+)
 @click.option("--resume", is_flag=True, help="Go on where an interrupted fit was last saved; the file is the same.")
 @overwrite_option
 @click.option("--seed", type=int, metavar="N", help="Same seed, same file.  [0]")
@@ -85,8 +91,8 @@ def program() -> None:
 def fit(
     image: str, output: str | None, ratio: float | None, size_bytes: int | None, psnr: float | None, gaussians: int | None,
     preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
-    dashboard: bool | None, resume: bool, overwrite: bool, seed: int | None, device: str, config_file: Path | None,
-    as_json: bool, quiet: bool,
+    dashboard: bool | None, performance_report: Path | None, resume: bool, overwrite: bool, seed: int | None, device: str,
+    config_file: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
@@ -103,7 +109,8 @@ def fit(
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.fit(
             image, output, config=config, memory_bytes=memory_bytes, workers=workers, scheduler=scheduler,
-            dashboard=dashboard, resume=resume, overwrite=overwrite, progress=progress,
+            dashboard=dashboard, performance_report=performance_report, resume=resume, overwrite=overwrite,
+            progress=progress,
         )  # fmt: skip
     values = dataclasses.asdict(done)
     results.write(values, results.fit_rows(values), as_json=as_json)

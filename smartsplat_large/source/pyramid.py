@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,11 +146,13 @@ def _by_shards(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: P
 def _tasks(source: ImageSource, folder: Path, level: int, windows: Iterable[Window]) -> list[Any]:
     import dask
 
+    # Keys of their own: a scheduler that others use at the same time may have tasks of the same windows.
+    name = f"{uuid.uuid4().hex}-{level}"
     copy = dask.delayed(_copy_shard, pure=False, traverse=False)
     shrink = dask.delayed(_shrink_shard, pure=False, traverse=False)
     if level == 0:
-        return [copy(source, folder, window, dask_key_name=f"ingest-0-{window}") for window in windows]
-    return [shrink(folder, level, window, dask_key_name=f"ingest-{level}-{window}") for window in windows]
+        return [copy(source, folder, window, dask_key_name=f"ingest-{name}-{window}") for window in windows]
+    return [shrink(folder, level, window, dask_key_name=f"ingest-{name}-{window}") for window in windows]
 
 
 def _copy_shard(source: ImageSource, folder: Path, window: Window) -> None:

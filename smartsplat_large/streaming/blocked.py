@@ -55,7 +55,7 @@ def survey(
 def visit_group(territory: Territory, number: int, task: VisitTask, workers: Workers) -> tuple[Group, list[Outcome]]:
     """All visits of one colour; nothing of them is put in place."""
     group = territory.group(number, HALO if task.course.loss.ssim else 0)
-    return group, list(workers.map(visit_block, task, group))
+    return group, list(workers.map(visit_block, task, group, pixels=territory.grid.block**2))
 
 
 def changed(sums: LossSums, outcomes: list[Outcome]) -> LossSums:

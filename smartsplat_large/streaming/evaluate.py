@@ -22,7 +22,6 @@ class Comparison:
 
     source: ImageSource
     view: View
-    cores: list[Window]
 
 
 def score_file(source: ImageSource, view: View, workers: Workers, progress: Progress, *, stage: str = "eval") -> Score:
@@ -30,9 +29,7 @@ def score_file(source: ImageSource, view: View, workers: Workers, progress: Prog
     cores = core_windows(source.meta.size)
     progress.start(stage, source.meta.size.megapixels, "MP")
     scores = []
-    for core, score in zip(
-        cores, workers.map(score_core, Comparison(source, view, cores), range(len(cores))), strict=True
-    ):
+    for core, score in zip(cores, workers.map(score_core, Comparison(source, view), cores), strict=True):
         scores.append(score)
         progress.advance(core.pixels / 1e6)
     return merge_scores(scores)
@@ -41,21 +38,19 @@ def score_file(source: ImageSource, view: View, workers: Workers, progress: Prog
 def measure_psnr(source: ImageSource, view: View, workers: Workers) -> float:
     """The PSNR of :func:`score_file` alone, which takes a fraction of its time; infinite for identical pictures."""
     cores = core_windows(source.meta.size)
-    squared = sum(workers.map(squared_error, Comparison(source, view, cores), range(len(cores))))
+    squared = sum(workers.map(squared_error, Comparison(source, view), cores))
     mean = squared / (source.meta.size.pixels * source.meta.channels)
     return -10 * math.log10(mean) if mean else math.inf
 
 
-def squared_error(comparison: Comparison, index: int) -> float:
+def squared_error(comparison: Comparison, core: Window) -> float:
     """The task of one window: its sum of squared differences."""
-    core = comparison.cores[index]
     difference = to_planes(comparison.view.read(core)) - to_planes(comparison.source.read(core))
     return float(np.square(difference, dtype=np.float64).sum())
 
 
-def score_core(comparison: Comparison, index: int) -> Score:
+def score_core(comparison: Comparison, core: Window) -> Score:
     """The task of one window."""
-    core = comparison.cores[index]
     size = comparison.source.meta.size
     outer = halo_window(core, size)
     restored = to_planes(comparison.view.read(outer))

@@ -151,7 +151,8 @@ class _Descent:
         phases, number = self.plan.phases, self.place.phase
         phase, level = phases[number], phases[number].level
         # Windows of visits differ from round to round: there is nothing to keep.
-        self.targets = Targets(self.source, level, 0 if phase.blocked else self.kept_bytes)
+        kept = (0, 0) if phase.blocked else (self.kept_bytes, self.workers.kept_elsewhere)
+        self.targets = Targets(self.source, level, *kept)
         self._relocate(level)
         end = sum(phase.steps for phase in phases[: number + 1])
         if phase.blocked:

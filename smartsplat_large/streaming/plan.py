@@ -28,6 +28,8 @@ _PAYLOADS_AHEAD = 5
 _GAUSSIAN_BYTES_PER_COLUMN = 64
 """Raw value and two moments (12), gradient in float64 (8), records and moments of the renderer (20), snapshots of this and
 the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
+TASK_PIXELS = 1 << 22
+"""A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
 BLOCKED_FROM = 256_000_000
 """Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice: about as many
 as stay in memory within 4 GiB. Where they stay there, exact steps take two thirds of the time; where not, as long or longer."""
@@ -59,6 +61,8 @@ class FitPlan:
     block: int
     phases: tuple[Phase, ...]
     footprint: memory.Footprint
+    task_bytes: int
+    """What one task takes at its peak, whose blocks may be several."""
 
     @property
     def coarsest(self) -> int:
@@ -89,7 +93,8 @@ def plan_fit(
     footprint = project(*about, block, workers, blocked=blocked)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
-        size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint
+        size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,
+        task_bytes=task_bytes(*about, block, blocked=blocked),
     )  # fmt: skip
 
 
@@ -105,6 +110,22 @@ def project(
     size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False
 ) -> memory.Footprint:
     """Bytes at the peak of a fit."""
+    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
+    return memory.Footprint(
+        program=memory.PROGRAM,
+        gaussians=gaussians * (5 + channels) * _GAUSSIAN_BYTES_PER_COLUMN,
+        working=(workers + 2) * (pixels + 2 * local),
+    )
+
+
+def task_bytes(size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, blocked: bool) -> int:
+    """Bytes at the peak of a task that may have several blocks, one after the other, and the rows of all of them."""
+    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
+    return pixels + 2 * local * max(1, TASK_PIXELS // block**2)
+
+
+def _of_a_block(size: Size, channels: int, itemsize: int, gaussians: int, block: int, blocked: bool) -> tuple[int, int]:
+    """Bytes that a block takes for its pixels, and for its Gaussians."""
     halo = BLOCK_HALO + (cap(block, math.sqrt(size.pixels / gaussians)) if blocked else 0)
     outer = min(block + 2 * halo, size.width) * min(block + 2 * halo, size.height)
     # A visit keeps its base, too.
@@ -116,11 +137,7 @@ def project(
     if blocked:
         # Copies of the state while it walks, and what is on its way to and from the tasks.
         local += int(outer * density * 1.5) * 16 * columns * (2 + _PAYLOADS_AHEAD)
-    return memory.Footprint(
-        program=memory.PROGRAM,
-        gaussians=gaussians * columns * _GAUSSIAN_BYTES_PER_COLUMN,
-        working=(workers + 2) * (pixels + 2 * local),
-    )
+    return pixels, local
 
 
 def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:

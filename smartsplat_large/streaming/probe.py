@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from smartsplat_large.lattice import Window
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.sampling import sample
-from smartsplat_large.source import ImageSource
+from smartsplat_large.source import ImageSource, ingest
 from smartsplat_large.source.array import ArraySource
 from smartsplat_large.streaming.fit import fit_gaussians
-from smartsplat_large.streaming.plan import FitPlan, phases, project
+from smartsplat_large.streaming.plan import FitPlan, phases, project, task_bytes
 from smartsplat_large.streaming.workers import Workers
 
 EXACT = 150.0
@@ -40,10 +41,16 @@ SAMPLE_SIDE, SAMPLE_ACROSS, SAMPLE_DOWN = 512, 4, 2
 
 def first_count(
     source: ImageSource, renderer: BlockRenderer, config: FitConfig, target: float, workers: Workers, progress: Progress,
-    *, kept_bytes: int = 0,
+    *, folder: Path, kept_bytes: int = 0,
 ) -> int:  # fmt: skip
-    """The number of Gaussians whose file should have a PSNR of ``target`` dB, to perhaps a tenth."""
+    """The number of Gaussians whose file should have a PSNR of ``target`` dB, to perhaps a tenth.
+
+    ``folder`` takes what probes look at, where workers elsewhere are to see it, too.
+    """
     probed = sampled(source)
+    if workers.remote and probed is not source:
+        levels = len(probed.meta.levels)
+        probed = ingest(probed, folder / "probe.zarr", levels=levels, progress=progress, workers=workers.count)
     pixels = probed.meta.size.pixels
     low, high = (max(1, round(pixels / per)) for per in (PER_GAUSSIAN[1], PER_GAUSSIAN[0]))
     count, known = max(1, round(pixels / START)), list[tuple[int, float]]()
@@ -72,9 +79,10 @@ def probe(
 ) -> float:  # fmt: skip
     """The PSNR that a file of ``count`` Gaussians fitted by ``config`` should have."""
     meta, short = source.meta, probe_config(config)
+    about = (meta.size, meta.channels, meta.dtype.itemsize, count)
     plan = FitPlan(
         size=meta.size, channels=meta.channels, gaussians=count, block=PROBE_BLOCK, phases=phases(meta.size, count, short),
-        footprint=project(meta.size, meta.channels, meta.dtype.itemsize, count, PROBE_BLOCK, workers.count),
+        footprint=project(*about, PROBE_BLOCK, workers.count), task_bytes=task_bytes(*about, PROBE_BLOCK, blocked=False),
     )  # fmt: skip
     initial = sample(
         source.read, meta.size, meta.channels, meta.dtype, count, short.sampling, short.seed,

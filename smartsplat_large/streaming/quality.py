@@ -117,7 +117,8 @@ def encode_to_psnr(task: QualityTask, target: float) -> Encoded:
         The number of Gaussians that the target seems to take does not fit.
     """
     count = first_count(
-        task.source, task.renderer, task.config, target, task.workers, task.progress, kept_bytes=task.kept_bytes
+        task.source, task.renderer, task.config, target, task.workers, task.progress, folder=task.folder,
+        kept_bytes=task.kept_bytes,
     )  # fmt: skip
     task.planned(min(count, gaussian_budget(task.source.meta, task.config)[0]))
     best = search_counts(task.fit, task.first_file, task.file_at, min(count, task.most), task.most, target)

@@ -13,8 +13,9 @@ from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach,
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
+from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.solve import Columns
-from smartsplat_large.streaming.sweep import Sweep
+from smartsplat_large.streaming.sweep import Sweep, SweepTask
 from smartsplat_large.streaming.workers import Workers
 
 _RICHEST = 6
@@ -27,12 +28,14 @@ def relocations(sweep: Sweep, share: float, growth: int, workers: Workers) -> tu
     The level of ``sweep`` is the one whose residual decides. The result does not depend on the number of workers: blocks are
     merged in their order, and equal gains or costs are taken in order of position or row.
     """
-    task = _Task(_widened(sweep), share + max(growth, 0) / len(sweep.gaussians))
+    spacing = math.sqrt(sweep.task.targets.source.meta.size.pixels / len(sweep.gaussians))
+    wide, tried = _widened(sweep, spacing), share + max(growth, 0) / len(sweep.gaussians)
     projection = np.zeros(sweep.gaussians.color.shape)
     found = []
-    for proposals, ids, part in workers.map(propose_block, task, range(len(task.sweep.grid)), short=sweep.is_short):
+    of_blocks = workers.map(propose_block, _Task(wide.task, tried, spacing), wide, pixels=wide.block_pixels)
+    for block, (proposals, part) in enumerate(of_blocks):
         found.append(proposals)
-        projection[ids] += part
+        projection[wide.members.of(block)] += part
     cost = removal_cost(sweep.gaussians, projection)
     limit = math.ceil(share * len(sweep.gaussians))
     index, accepted = exchange(cost, Proposals.concatenate(found), limit, growth)
@@ -43,31 +46,26 @@ def relocations(sweep: Sweep, share: float, growth: int, workers: Workers) -> tu
 class _Task:
     """What the tasks of all blocks share."""
 
-    sweep: Sweep
+    sweep: SweepTask
     share: float
-
-    @property
-    def spacing(self) -> float:
-        return math.sqrt(self.sweep.source.meta.size.pixels / len(self.sweep.gaussians))
+    spacing: float
 
 
-def _widened(sweep: Sweep) -> Sweep:
+def _widened(sweep: Sweep, spacing: float) -> Sweep:
     """The same sweep, with blocks that see as far as the widest Gaussian that is tried."""
-    pitch = 2.0**sweep.level
-    halo = reach(pitch, math.sqrt(sweep.source.meta.size.pixels / len(sweep.gaussians)))
-    grid = BlockGrid(sweep.grid.size, sweep.grid.block, halo)
-    return dataclasses.replace(sweep, grid=grid, members=members(sweep.projection, grid))
+    task = sweep.task
+    grid = BlockGrid(task.grid.size, task.grid.block, reach(task.pitch, spacing))
+    task = dataclasses.replace(task, grid=grid)
+    return dataclasses.replace(sweep, task=task, members=members(sweep.projection, grid))
 
 
-def propose_block(task: _Task, index: int) -> tuple[Proposals, Index, Columns]:
+def propose_block(task: _Task, seen: Seen) -> tuple[Proposals, Columns]:
     """The task of one block: its residual's best additions, and its part of each member's ``<r, G>`` at full size."""
-    sweep, block, pitch = task.sweep, task.sweep.grid[index], 2.0**task.sweep.level
-    ids = sweep.members.of(index)
-    seen = sweep.projection.take(ids)
+    sweep, block, pitch = task.sweep, task.sweep.grid[seen.block], task.sweep.pitch
     residual: Planes = scaled(sweep.targets.read(block.outer))
-    residual -= sweep.renderer.render(seen, block.outer).clip(0, 1)
+    residual -= sweep.renderer.render(seen.projection, block.outer).clip(0, 1)
     count = math.ceil(_RICHEST * task.share * block.core.pixels * pitch**2 / task.spacing**2)
     proposals = propose(residual, block, pitch, task.spacing, count)
     core = np.ascontiguousarray(residual[(slice(None), *block.core.slices(block.outer))])
-    projection = sweep.renderer.backward(sweep.gaussians.take(ids), block.core, core, pitch).color
-    return proposals, ids, projection * pitch**2
+    projection = sweep.renderer.backward(seen.gaussians, block.core, core, pitch).color
+    return proposals, projection * pitch**2

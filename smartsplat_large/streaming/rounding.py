@@ -35,6 +35,7 @@ from smartsplat_large.pixels import to_planes
 from smartsplat_large.render.base import BlockRenderer, Projection
 from smartsplat_large.simd import LANES
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.workers import Workers
 
 _BLOCK_SPACINGS = 32
@@ -46,18 +47,12 @@ _LARGEST_TABLED = 127
 
 @dataclass(frozen=True, slots=True)
 class Rounding:
-    """What the tasks of a pass share; it travels to the workers."""
+    """What the tasks of a pass share: no Gaussians, no pixels."""
 
     source: ImageSource
     renderer: BlockRenderer
-    projection: Projection
-    """The Gaussians as they would be decoded now."""
-    symbols: Symbols
     layout: Layout
-    members: Members
     grid: BlockGrid
-    home: Index
-    """Block of each Gaussian; -1 for those that reach further than a halo, whose symbols stay."""
     step: float
     models: Models
     bits: FloatColumn
@@ -66,17 +61,54 @@ class Rounding:
     """Whether the geometry is up for change, too."""
 
 
-def round_block(rounding: Rounding, index: int) -> tuple[Index, Symbols]:
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What the task of one block must know beside what all of them share."""
+
+    symbols: Symbols
+    """Of the Gaussians whose home the block is."""
+    seen: Seen
+    """All that show there, as they would be decoded now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Blocks that may be done at the same time; what each must know is put together when it is asked for."""
+
+    blocks: list[int]
+    renderer: BlockRenderer
+    symbols: Symbols
+    shape: Gaussians
+    projection: Projection
+    members: Members
+    home: Index
+    """Block of each Gaussian; -1 for those that reach further than a halo, whose symbols stay."""
+
+    def __len__(self) -> int:
+        return len(self.blocks)
+
+    def __getitem__(self, number: int) -> Part:
+        block = self.blocks[number]
+        seen = Seen(block, self.renderer, 1.0, self.members.of(block), self.shape, self.projection)
+        return Part(self.symbols.take(self.own(number)), seen)
+
+    def own(self, number: int) -> Index:
+        """Rows of those whose home a block is."""
+        block = self.blocks[number]
+        ids = self.members.of(block)
+        own: Index = ids[self.home[ids] == block]
+        return own
+
+
+def round_block(rounding: Rounding, part: Part) -> Symbols:
     """The task of one block: new symbols of the Gaussians whose home it is."""
-    block, leaf = rounding.grid[index], rounding.layout.leaf
-    ids = rounding.members.of(index)
-    own = ids[rounding.home[ids] == index]
-    symbols = rounding.symbols.take(own)
-    if not len(own):
-        return own, symbols
+    block, leaf, symbols = rounding.grid[part.seen.block], rounding.layout.leaf, part.symbols
+    count = len(symbols)
+    if not count:
+        return symbols
     target = to_planes(rounding.source.read(block.outer, 0))
     # Straight through the clamp, as the fit's loss does: overshoot where the image is saturated is no error.
-    target -= rounding.renderer.render(rounding.projection.take(ids), block.outer).clip(0, 1)
+    target -= rounding.renderer.render(part.seen.projection, block.outer).clip(0, 1)
     channels = len(target)
     # Wider than the block: the kernel works on eight pixels at a time.
     residual = np.zeros((channels, *target.shape[1:-1], target.shape[-1] + LANES), np.float32)
@@ -84,16 +116,16 @@ def round_block(rounding: Rounding, index: int) -> tuple[Index, Symbols]:
     tried = variants(symbols, rounding.layout) if rounding.shapes else [symbols]
     every = Symbols.concatenate(tried)
     shape = dequantize(every, rounding.step, leaf)
-    split = (len(tried), len(own))
+    split = (len(tried), count)
     gain = rounding.step * np.exp(-log_mean_scale(every.octave, every.mean))
-    color, chosen = symbols.color.copy(), np.zeros(len(own), np.int64)
+    color, chosen = symbols.color.copy(), np.zeros(count, np.int64)
     round_gaussians(
         shape.xy.reshape(*split, 2), shape.scale.reshape(*split, 2), shape.rotation.reshape(split), gain.reshape(split),
         np.minimum(every.octave, MAX_CONTEXT).reshape(split),
         geometry_bits(every, rounding.layout, rounding.models).reshape(split), color, chosen, residual,
         np.array([block.outer.x, block.outer.y], np.float64), rounding.bits, rounding.price,
     )  # fmt: skip
-    return own, dataclasses.replace(every.take(chosen * len(own) + np.arange(len(own))), color=color)
+    return dataclasses.replace(every.take(chosen * count + np.arange(count)), color=color)
 
 
 def round_jointly(
@@ -112,18 +144,17 @@ def round_jointly(
     home = _home(shape, grid)
     bits = color_bits(models, shape.channels)
     price *= math.pi * step * step
+    shared = Rounding(source, renderer, layout, grid, step, models, bits, price, shapes)
     for group in range(4):
         projection = renderer.project(shape, 1.0)
         found = members(projection, grid)
-        shared = Rounding(
-            source, renderer, projection, symbols, layout, found, grid, home, step, models, bits, price, shapes
-        )
+        turn = Turn(grid.group(group), renderer, symbols, shape, projection, found, home)
         # All of a round before any of it is put in place: its tasks share what came before it.
-        rounded = list(workers.map(round_block, shared, grid.group(group), short=grid.block < _SIDES[1]))
-        symbols, shape = symbols.take(np.arange(len(home))), shape.take(np.arange(len(home)))
-        for ids, part in rounded:
-            _put(symbols, ids, part)
-            _put(shape, ids, dequantize(part, step, layout.leaf))
+        rounded = list(workers.map(round_block, shared, turn, pixels=grid.block**2))
+        for number, part in enumerate(rounded):
+            own = turn.own(number)
+            _put(symbols, own, part)
+            _put(shape, own, dequantize(part, step, layout.leaf))
     return symbols
 
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
-from smartsplat_large.array_types import Index
 from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.pixels import to_planes
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
-from smartsplat_large.streaming.sweep import Sweep, prepare_sweep
+from smartsplat_large.streaming.seen import Seen
+from smartsplat_large.streaming.sweep import Sweep, SweepTask, prepare_sweep
 from smartsplat_large.streaming.workers import Workers
 
 _DAMPING = 0.02
@@ -67,27 +67,25 @@ def solve_colors(
     return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
 
 
-def _gather(sweep: Sweep, workers: Workers, task: Callable[[Sweep, int], tuple[Index, Columns]]) -> Columns:
+def _gather(sweep: Sweep, workers: Workers, function: Callable[[SweepTask, Seen], Columns]) -> Columns:
     total = np.zeros(sweep.gaussians.color.shape)
-    for ids, part in workers.map(task, sweep, range(len(sweep.grid)), short=sweep.is_short):
-        total[ids] += part
+    for block, part in enumerate(workers.map(function, sweep.task, sweep, pixels=sweep.block_pixels)):
+        total[sweep.members.of(block)] += part
     return total
 
 
-def correlate_target(sweep: Sweep, index: int) -> tuple[Index, Columns]:
+def correlate_target(task: SweepTask, seen: Seen) -> Columns:
     """A block's part of ``G^T I``, the image above its background."""
-    block = sweep.grid[index]
-    ids = sweep.members.of(index)
-    target = to_planes(sweep.source.read(block.outer, sweep.level))
-    if sweep.renderer.background:
-        target -= np.array(sweep.renderer.background, np.float32)[:, None, None]
-    return ids, sweep.renderer.backward(sweep.gaussians.take(ids), block.outer, target, 2.0**sweep.level).color
+    block = task.grid[seen.block]
+    target = to_planes(task.targets.source.read(block.outer, task.targets.level))
+    if task.renderer.background:
+        target -= np.array(task.renderer.background, np.float32)[:, None, None]
+    return task.renderer.backward(seen.gaussians, block.outer, target, task.pitch).color
 
 
-def correlate_rendering(sweep: Sweep, index: int) -> tuple[Index, Columns]:
+def correlate_rendering(task: SweepTask, seen: Seen) -> Columns:
     """A block's part of ``G^T G c``."""
-    block = sweep.grid[index]
-    ids = sweep.members.of(index)
-    black = np.zeros((sweep.gaussians.channels, *block.outer.shape), np.float32)
-    rendered = sweep.renderer.render(sweep.projection.take(ids), block.outer, black)
-    return ids, sweep.renderer.backward(sweep.gaussians.take(ids), block.outer, rendered, 2.0**sweep.level).color
+    block = task.grid[seen.block]
+    black = np.zeros((task.channels, *block.outer.shape), np.float32)
+    rendered = task.renderer.render(seen.projection, block.outer, black)
+    return task.renderer.backward(seen.gaussians, block.outer, rendered, task.pitch).color

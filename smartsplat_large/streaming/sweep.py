@@ -22,42 +22,52 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection, Spread, at_once
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
-_LONG_BLOCK = 512
 _AT_ONCE = 2048
 """Gaussians whose gradients are made and used together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
-    """What all blocks of one sweep share; it travels to the workers."""
+class SweepTask:
+    """What the tasks of one sweep share: no Gaussians, no pixels."""
 
     targets: Targets
     renderer: BlockRenderer
-    gaussians: Gaussians
-    projection: Projection
-    members: Members
     grid: BlockGrid
     loss: LossConfig
+    channels: int
 
     @property
-    def source(self) -> ImageSource:
-        return self.targets.source
-
-    @property
-    def level(self) -> int:
-        return self.targets.level
-
-    @property
-    def is_short(self) -> bool:
-        """Whether a block is a matter of milliseconds."""
-        return self.grid.block < _LONG_BLOCK
+    def pitch(self) -> float:
+        return 2.0**self.targets.level
 
     @property
     def image_samples(self) -> int:
-        return self.grid.size.pixels * self.gaussians.channels
+        return self.grid.size.pixels * self.channels
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All Gaussians in front of all blocks: of each block, what it sees of them."""
+
+    task: SweepTask
+    gaussians: Gaussians
+    projection: Projection
+    members: Members
+
+    def __len__(self) -> int:
+        return len(self.task.grid)
+
+    def __getitem__(self, block: int) -> Seen:
+        task = self.task
+        return Seen(block, task.renderer, task.pitch, self.members.of(block), self.gaussians, self.projection)
+
+    @property
+    def block_pixels(self) -> int:
+        return self.task.grid.block**2
 
 
 def prepare_sweep(
@@ -73,29 +83,21 @@ def prepare_sweep(
     targets = source if isinstance(source, Targets) else Targets(source, level)
     grid = BlockGrid(targets.source.meta.size.at_level(level), block, HALO if loss.ssim else 0)
     projection = renderer.project(gaussians, 2.0**level, spread)
-    return Sweep(targets, renderer, gaussians, projection, members(projection, grid), grid, loss)
+    task = SweepTask(targets, renderer, grid, loss, gaussians.channels)
+    return Sweep(task, gaussians, projection, members(projection, grid))
 
 
-def fit_block(sweep: Sweep, index: int) -> tuple[LossSums, Index, Moments]:
+def fit_block(task: SweepTask, seen: Seen) -> tuple[LossSums, Moments]:
     """The task of one block: read its window, render, compare, pass the gradient back."""
-    block = sweep.grid[index]
-    ids = sweep.members.of(index)
-    sums, moments = block_moments(
-        sweep.renderer,
-        sweep.projection.take(ids),
-        sweep.targets.read(block.outer),
-        block,
-        sweep.loss,
-        sweep.image_samples,
-    )
-    return sums, ids, moments
+    block = task.grid[seen.block]
+    target = task.targets.read(block.outer)
+    return block_moments(task.renderer, seen.projection, target, block, task.loss, task.image_samples)
 
 
-def judge_block(sweep: Sweep, index: int) -> LossSums:
+def judge_block(task: SweepTask, seen: Seen) -> LossSums:
     """The task of one block when only the loss is wanted."""
-    block = sweep.grid[index]
-    projection = sweep.projection.take(sweep.members.of(index))
-    return block_loss_only(sweep.renderer, projection, sweep.targets.read(block.outer), block, sweep.loss)
+    block = task.grid[seen.block]
+    return block_loss_only(task.renderer, seen.projection, task.targets.read(block.outer), block, task.loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,21 +113,22 @@ class SweepGradients:
         moments = np.zeros((rows.stop - rows.start, self.parts[0][1].shape[1]), np.float32)
         for ids, part in self.parts:
             _merge(moments, rows.start, ids, part)
-        room = Gradients.empty(min(_AT_ONCE, len(moments)), sweep.gaussians.channels)
+        room = Gradients.empty(min(_AT_ONCE, len(moments)), sweep.task.channels)
         for start in range(rows.start, rows.stop, _AT_ONCE):
             few = slice(start, min(start + _AT_ONCE, rows.stop))
             theirs = moments[few.start - rows.start : few.stop - rows.start]
             gradients = room.first(len(theirs))
-            sweep.renderer.gradients(sweep.gaussians, sweep.projection, theirs, 2.0**sweep.level, few, gradients)
+            sweep.task.renderer.gradients(sweep.gaussians, sweep.projection, theirs, sweep.task.pitch, few, gradients)
             yield few, gradients
 
 
 def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGradients]:
     """Loss and gradients of the whole image."""
     sums, parts = LossSums(0.0, 0.0, 0.0, 0), []
-    for block_sums, ids, moments in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
+    of_blocks = workers.map(fit_block, sweep.task, sweep, pixels=sweep.block_pixels)
+    for block, (block_sums, moments) in enumerate(of_blocks):
         sums += block_sums
-        parts.append((ids, moments))
+        parts.append((sweep.members.of(block), moments))
     return sums, SweepGradients(sweep, parts)
 
 
@@ -141,6 +144,5 @@ def _merge(total: Any, start: int, ids: Any, part: Any) -> None:
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:
     """Loss of the whole image."""
-    return sum(
-        workers.map(judge_block, sweep, range(len(sweep.grid)), short=sweep.is_short), LossSums(0.0, 0.0, 0.0, 0)
-    )
+    of_blocks = workers.map(judge_block, sweep.task, sweep, pixels=sweep.block_pixels)
+    return sum(of_blocks, LossSums(0.0, 0.0, 0.0, 0))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int32
@@ -89,7 +88,7 @@ class Territory:
 
 
 @dataclass(frozen=True, slots=True)
-class Group(Sequence[Visit]):
+class Group:
     """Visits that may be made at the same time; each is put together when it is asked for."""
 
     territory: Territory
@@ -100,13 +99,7 @@ class Group(Sequence[Visit]):
     def __len__(self) -> int:
         return len(self.own)
 
-    @overload
-    def __getitem__(self, number: int) -> Visit: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[Visit]: ...
-    def __getitem__(self, number: int | slice) -> Visit | Sequence[Visit]:
-        if isinstance(number, slice):
-            return [self[i] for i in range(*number.indices(len(self)))]
+    def __getitem__(self, number: int) -> Visit:
         state = self.territory.state
         neighbours = state.gaussians(self.neighbours[number])
         return Visit(self.windows[number], state.take(self.own[number]), neighbours)

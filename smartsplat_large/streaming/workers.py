@@ -3,59 +3,83 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib.util
 import os
-import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
 
 from smartsplat_large import native_threads
-from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.progress import Progress
+from smartsplat_large.streaming.cluster import Cluster, connected, has_dashboard, local_cluster, reported
+from smartsplat_large.streaming.plan import TASK_PIXELS
 
 _SMALLEST_PART = 2048
 """Rows that are worth a thread's waking up."""
 T = TypeVar("T")
 Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 R = TypeVar("R")
 
-_LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
-_WORTH_SCHEDULING = 16
-"""Fewer tasks than this are run by threads even when a local cluster is there: a task costs dask about 1 ms."""
+MEGAPIXEL = 1 << 20
+_WORTH_SCHEDULING, _LONG = 16, MEGAPIXEL // 4
+"""Fewer tasks than this, or of fewer pixels, are run by threads even when a local cluster is there: a task costs dask about
+1 ms."""
+_TASKS_EACH = 2
+"""Tasks that every slot of a cluster elsewhere should get, if there are so many items."""
+_FETCHED = 8
+"""Results that are asked for together, at most."""
+
+
+class Items(Protocol[Item_co]):
+    """What tasks are made for: they may be put together when they are asked for, from several threads."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Item_co: ...
 
 
 class Workers:
-    """Runs the same function over many items, in order of the items, on ``count`` workers.
+    """Runs the same function over many items, in order of the items.
 
     While it is open, graphs computed with dask run on the same workers.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, count: int, client: Any | None, remote: bool) -> None:
+    def __init__(self, threads: ThreadPoolExecutor, count: int, cluster: Cluster | None) -> None:
         self.count = count
-        self._client = client
-        self._remote = remote
+        """Threads of this process."""
+        self._cluster = cluster
         self._threads = threads
 
-    def map(
-        self, function: Callable[[T, Item], R], shared: T, items: Collection[Item], *, short: bool = False
-    ) -> Iterator[R]:
-        """Yield ``function(shared, item)`` for every item, in order; ``shared`` travels once to each worker.
+    @property
+    def remote(self) -> bool:
+        """Whether tasks are sent to other processes."""
+        return self._cluster is not None and self._cluster.remote
 
-        ``short`` tasks, of a few milliseconds, are left to threads unless the workers are elsewhere. Items are asked for
-        shortly before their turn: they may be made then. Each travels with its task alone, so a task can be run again.
+    @property
+    def kept_elsewhere(self) -> int:
+        """Bytes of pixels that every worker elsewhere may keep between tasks."""
+        return self._cluster.spare_bytes if self._cluster is not None else 0
+
+    def map(
+        self, function: Callable[[T, Item], R], shared: T, items: Items[Item], *, pixels: int = MEGAPIXEL
+    ) -> Iterator[R]:
+        """Yield ``function(shared, item)`` for every item, in order; an item stands for about so many ``pixels``.
+
+        A task takes its item from ``items`` in its own thread. Only where workers are elsewhere, it is taken beforehand, and
+        pickled: that may make it small. So ``shared`` should be, which goes along with every task. Items of few
+        pixels share a task there, and a single one stays here.
         """
-        submit: Callable[..., Any]
-        worth = len(items) >= _WORTH_SCHEDULING and not short
-        if self._client is None or not (self._remote or worth):
-            threads: Any = self._threads
-            submit = functools.partial(threads.submit, function, shared)
+        job, ahead = _Job(function, shared, items), 4 * self.count + 4
+        cluster = self._cluster if len(items) > 1 else None
+        if cluster is None or not (cluster.remote or (len(items) >= _WORTH_SCHEDULING and pixels >= _LONG)):
+            yield from _in_order(lambda index: self._threads.submit(job, index), range(len(items)), ahead)
+        elif not cluster.remote:
+            yield from _in_order(cluster.local_sender(job, function.__name__), range(len(items)), ahead)
         else:
-            everywhere = self._client.scatter(shared, broadcast=self._remote, hash=False)
-            submit = functools.partial(_submit_alone, self._client, function, everywhere)
-        yield from _in_order(submit, items, ahead=4 * self.count + 4)
+            yield from _elsewhere(cluster, job, _items_a_task(len(items), pixels, cluster.slots))
 
     def spread(self, function: Callable[[slice], Any], count: int) -> None:
         """Call ``function`` with slices that part ``range(count)``, on this machine's threads."""
@@ -64,16 +88,37 @@ class Workers:
         list(self._threads.map(function, map(slice, edges[:-1], edges[1:])))
 
 
-def _submit_alone(client: Any, function: Callable[..., Any], shared: Any, item: Any) -> Any:
-    # By the function's own name: it is what the dashboard shows.
-    key = f"{function.__name__}-{uuid.uuid4().hex}"
-    return client.submit(_alone, function, shared, item, key=key, pure=False)
+@dataclass(frozen=True, slots=True)
+class _Job(Generic[T, Item, R]):
+    """All tasks of a call, in this process."""
+
+    function: Callable[[T, Item], R]
+    shared: T
+    items: Items[Item]
+
+    def __call__(self, index: int) -> R:
+        return self.function(self.shared, self.items[index])
 
 
-def _alone(function: Callable[[T, Item], R], shared: T, item: Item) -> R:
-    """A task in a process that may be elsewhere."""
-    with native_threads.blas_alone:
-        return function(shared, item)
+def _items_a_task(count: int, pixels: int, slots: int) -> int:
+    """So many that a task takes longer than its travels, and no slot is left without."""
+    return max(1, min(TASK_PIXELS // pixels, -(-count // (_TASKS_EACH * slots))))
+
+
+def _elsewhere(cluster: Cluster, job: _Job[T, Item, R], step: int) -> Iterator[R]:
+    """Results in order, as :func:`_in_order` has them, of tasks of ``step`` items each."""
+    send, pending = cluster.sender(job.function, job.shared), deque[Any]()
+    ahead, together = 4 * cluster.slots + 4, min(cluster.slots, _FETCHED)
+    try:
+        for number, first in enumerate(range(0, len(job.items), step)):
+            pending.append(send(number, [job.items[i] for i in range(first, min(first + step, len(job.items)))]))
+            if len(pending) >= ahead:
+                yield from cluster.fetch([pending.popleft() for _ in range(together)])
+        while pending:
+            yield from cluster.fetch([pending.popleft() for _ in range(min(together, len(pending)))])
+    finally:
+        for future in pending:
+            future.cancel()
 
 
 def _in_order(submit: Callable[[Any], Any], items: Iterable[Any], ahead: int) -> Iterator[Any]:
@@ -98,18 +143,29 @@ def default_count() -> int:
 
 @contextlib.contextmanager
 def open_workers(
-    count: int | None, *, scheduler: str | None = None, dashboard: bool = False, progress: Progress
+    count: int | None,
+    *,
+    scheduler: str | None = None,
+    dashboard: bool = False,
+    task_bytes: int = 0,
+    performance_report: Path | None = None,
+    progress: Progress,
 ) -> Iterator[Workers]:
     """Workers for the length of a ``with`` block, each of them one busy thread: see :mod:`.native_threads`.
 
     Parameters
     ----------
     count
-        Threads of this process; None for all its cores. Ignored with ``scheduler``.
+        Threads of this process; None for all its cores. With ``scheduler`` they do what is not worth sending.
     scheduler
         Address of a running dask scheduler whose workers see the same files.
     dashboard
-        Run tasks on a local dask cluster and announce its dashboard; quietly without, where its packages are missing.
+        Run tasks on a local dask cluster and announce its dashboard, unless there is a scheduler; quietly without, where its
+        packages are missing.
+    task_bytes
+        What a task may take at its peak, for workers elsewhere.
+    performance_report
+        Where to write dask's report of what its workers did; there must be a dashboard or a scheduler.
 
     Raises
     ------
@@ -117,80 +173,25 @@ def open_workers(
         A scheduler is given and ``distributed`` is not installed.
     UsageError
         No scheduler answers at the address, or it has no workers.
+    MemoryLimitError
+        A worker of the scheduler has too little memory.
     """
     count = count or default_count()
     with contextlib.ExitStack() as stack:
         stack.enter_context(native_threads.blas_alone)
-        client = None
+        cluster = None
         if scheduler:
-            client = stack.enter_context(_connect(scheduler))
-            count = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
-            if not count:
-                raise UsageError(
-                    f"the scheduler at {scheduler} has no workers", hint="start some with: dask worker ADDRESS"
-                )
-            progress.note(f"dask dashboard: {client.dashboard_link}")
+            cluster = stack.enter_context(connected(scheduler, task_bytes))
         elif dashboard and has_dashboard():
-            client, address = stack.enter_context(_local_cluster(count))
-            progress.note(f"dask dashboard: {address}")
+            cluster = stack.enter_context(local_cluster(count))
+        if cluster is not None:
+            progress.note(f"dask dashboard: {cluster.dashboard}")
+            if performance_report is not None:
+                stack.enter_context(reported(cluster, performance_report))
         threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
-        if client is None:
+        if cluster is None:
             import dask
 
             stack.enter_context(dask.config.set(pool=threads, scheduler="threads"))
-        yield Workers(threads, count, client, remote=scheduler is not None)
-
-
-def has_dashboard() -> bool:
-    """Whether the packages of the dashboard are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "bokeh"))
-
-
-@contextlib.contextmanager
-def _connect(address: str) -> Iterator[Any]:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise MissingDependencyError(
-            "--scheduler needs the package distributed", hint="pip install 'smartsplat-large[dashboard]'"
-        ) from error
-    import dask
-
-    try:
-        # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
-    # Tasks that carry Gaussians are some MiB long, on purpose.
-    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
-        yield client
-
-
-@contextlib.contextmanager
-def _local_cluster(threads: int) -> Iterator[tuple[Any, str]]:
-    """A cluster of one in-process worker, so that tasks share this process's memory and its limit."""
-    import logging
-    import tempfile
-    import warnings
-
-    import dask
-    from distributed import Client, LocalCluster
-
-    settings = {_LARGE_GRAPH: "1GiB", "distributed.worker.memory.pause": False,
-                "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
-    with contextlib.ExitStack() as stack:
-        # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True))
-        stack.enter_context(dask.config.set(settings | {"temporary-directory": scratch}))
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", message="Port .* is already in use")
-        with (
-            LocalCluster(
-                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
-                dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
-            ) as cluster,
-            Client(cluster) as client,
-        ):  # fmt: skip
-            # The cluster's own link names the machine's outer address, while the server listens on loopback.
-            yield client, f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status"
+        yield Workers(threads, count, cluster)

@@ -16,6 +16,7 @@ HEAVY = ("numpy", "numba", "torch", "dask", "distributed", "zarr", "tifffile", "
 OPTIONS = {
     "fit": {
         "--output", "--ratio", "--gaussians", "--preset", "--steps", "--memory", "--workers", "--scheduler", "--dashboard",
+        "--performance-report",
         "--overwrite", "--seed", "--device", "--config", "--json",
     },
     "decode": {"--output", "--region", "--level", "--scale", "--overwrite"},

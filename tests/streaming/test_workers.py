@@ -19,10 +19,10 @@ def slow_square(shared: int | None, item: int) -> int:
 
 
 @pytest.mark.parametrize("dashboard", [False, True])
-@pytest.mark.parametrize("short", [False, True])
-def test_results_come_in_order(dashboard: bool, short: bool) -> None:
+@pytest.mark.parametrize("pixels", [1, 1 << 20])
+def test_results_come_in_order(dashboard: bool, pixels: int) -> None:
     with open_workers(3, dashboard=dashboard, progress=Silent()) as workers:
-        assert list(workers.map(slow_square, 2, range(40), short=short)) == [2 * i * i for i in range(40)]
+        assert list(workers.map(slow_square, 2, range(40), pixels=pixels)) == [2 * i * i for i in range(40)]
     assert dask.config.get("scheduler", None) is None
 
 

@@ -1,0 +1,228 @@
+"""dask clusters: a local one with its dashboard, or one somewhere else, and what a task does that arrives there.
+
+A task that is sent elsewhere holds all that it needs, pixels apart: a function, what all tasks share, and its items. So it can
+be run again, by any worker, when the one that had it is lost. Nothing lies on a worker that another task would miss.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import math
+import pickle
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smartsplat_large import native_threads
+from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.memory import PROGRAM, Footprint, MiB, require
+
+_LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+_RETRIES = 2
+"""Of a task that fails elsewhere: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
+MEMORY = "memory"
+"""The resource, in bytes, that tasks ask for where all workers were started with it: ``dask worker --resources memory=8e9``."""
+_KEPT = 8
+"""What so many sets of tasks share is kept open on a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A dask cluster, connected."""
+
+    client: Any
+    remote: bool
+    """Whether its workers are other processes."""
+    slots: int
+    """Tasks that all workers together have in work."""
+    dashboard: str
+    """Address."""
+    workers: tuple[str, ...] = ()
+    """Address of the worker of each slot, where they are elsewhere."""
+    spare_bytes: int = 0
+    """What each of these may keep between tasks."""
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def sender(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[int, Sequence[Any]], Any]:
+        """Submits ``function(shared, item)`` for some items, as one task; a future of their results.
+
+        Tasks are numbered: those of one number go to the same worker if it is free, which may have kept their pixels.
+        """
+        # Files of the same name may be others in the next run.
+        packed = pickle.dumps((self.token, shared), protocol=5)
+        name = function.__name__
+
+        def send(number: int, items: Sequence[Any]) -> Any:
+            preferred = self.workers[number % len(self.workers)]
+            where = {"workers": [preferred], "allow_other_workers": True}
+            return self._submit(name, carry_out, function, packed, _packed(items), **where)
+
+        return send
+
+    def fetch(self, futures: Sequence[Any]) -> Iterator[Any]:
+        """Results of such tasks, item by item."""
+        for results in self.client.gather(list(futures)):
+            yield from pickle.loads(results)
+
+    def local_sender(self, job: Callable[[int], Any], name: str) -> Callable[[int], Any]:
+        """Submits calls of ``job``, which does not travel, to workers of this process; a future of each result."""
+        here = self.client.scatter(job, broadcast=False, hash=False)
+        return functools.partial(self._submit, name, _call, here)
+
+    def _submit(self, name: str, function: Callable[..., Any], *arguments: Any, **where: Any) -> Any:
+        # By the function's own name: it is what the dashboard shows.
+        return self.client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex}", pure=False, **where)
+
+
+def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Any) -> Any:
+    """The task, in a process elsewhere; items and results as :func:`_packed` makes them."""
+    shared = _unpacked(packed)
+    with native_threads.blas_alone:
+        return _packed([function(shared, item) for item in pickle.loads(items)])
+
+
+def _packed(values: Sequence[Any]) -> Any:
+    """Any values as one array of bytes, which a scheduler hands on without a look at it or a copy."""
+    import numpy as np
+
+    return np.frombuffer(pickle.dumps(values, protocol=5), np.uint8)
+
+
+def _call(job: Callable[[int], Any], index: int) -> Any:
+    return job(index)
+
+
+_opened: OrderedDict[bytes, Any] = OrderedDict()
+_turn = threading.Lock()
+
+
+def _unpacked(packed: bytes) -> Any:
+    """What tasks share, made once in a process: it may have to open files."""
+    with _turn:
+        if packed not in _opened:
+            _opened[packed] = pickle.loads(packed)[1]
+            if len(_opened) > _KEPT:
+                _opened.popitem(last=False)
+        _opened.move_to_end(packed)
+        return _opened[packed]
+
+
+def has_dashboard() -> bool:
+    """Whether the packages of the dashboard are installed."""
+    return all(importlib.util.find_spec(name) is not None for name in ("distributed", "bokeh"))
+
+
+@contextlib.contextmanager
+def reported(cluster: Cluster, path: Path) -> Iterator[None]:
+    """Write dask's performance report of all that runs inside the ``with`` block, as a page, when it ends."""
+    from distributed import performance_report
+
+    with cluster.client.as_current(), performance_report(filename=str(path)):
+        yield
+
+
+@contextlib.contextmanager
+def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
+    """The cluster of a running scheduler, which graphs computed with dask run on, too, while it is open.
+
+    ``task_bytes`` is what a task may take at its peak.
+
+    Raises
+    ------
+    MissingDependencyError
+        ``distributed`` is not installed.
+    UsageError
+        No scheduler answers, or it has no workers.
+    MemoryLimitError
+        The memory of a worker does not hold as many tasks as it has threads.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingDependencyError(
+            "--scheduler needs the package distributed", hint="pip install 'smartsplat-large[dashboard]'"
+        ) from error
+    import dask
+
+    try:
+        # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
+        client = Client(address, timeout=10, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
+    # Tasks that carry Gaussians are some MiB long, on purpose.
+    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        if not workers:
+            raise UsageError(
+                f"the scheduler at {address} has no workers", hint=f"start some with: dask worker {address}"
+            )
+        spare = min(_spare_bytes(name, worker, task_bytes) for name, worker in workers.items())
+        slots = tuple(name for name, worker in workers.items() for _ in range(worker["nthreads"]))
+        counted = all(MEMORY in worker["resources"] for worker in workers.values())
+        with dask.annotate(retries=_RETRIES, **({"resources": {MEMORY: task_bytes}} if counted else {})):
+            try:
+                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare)
+            finally:
+                # Of workers that are gone, nothing is left to give up.
+                with contextlib.suppress(Exception):
+                    client.run(_forget, on_error="ignore", wait=False)
+
+
+def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
+    """What half of a worker's memory leaves beside its tasks; none where it has no limit.
+
+    Raises
+    ------
+    MemoryLimitError
+        Its memory does not hold its tasks.
+    """
+    limit, threads = worker["memory_limit"], worker["nthreads"]
+    needed = Footprint(program=PROGRAM, gaussians=0, working=threads * task_bytes)
+    hint = f"dask worker --memory-limit {math.ceil(needed.total / MiB)}MiB, or fewer --nthreads"
+    require(needed, limit or needed.total, f"the worker at {name}, of {threads} threads,", hint=hint)
+    return max(0, (limit or 0) // 2 - needed.total)
+
+
+def _forget() -> None:
+    """Give up all that was kept open in this process, and the pixels."""
+    from smartsplat_large.streaming import targets
+
+    with _turn:
+        _opened.clear()
+    targets.forget()
+
+
+@contextlib.contextmanager
+def local_cluster(threads: int) -> Iterator[Cluster]:
+    """A cluster of one in-process worker, so that tasks share this process's memory and its limit."""
+    import logging
+    import tempfile
+    import warnings
+
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {_LARGE_GRAPH: "1GiB", "distributed.worker.memory.pause": False,
+                "distributed.worker.memory.spill": False, "distributed.worker.memory.target": False}  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        # Its own folder, or the cluster would leave its lock files in the temporary folder of the machine.
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True))
+        stack.enter_context(dask.config.set(settings | {"temporary-directory": scratch}))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message="Port .* is already in use")
+        with (
+            LocalCluster(
+                n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
+                dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
+            ) as cluster,
+            Client(cluster) as client,
+        ):  # fmt: skip
+            # The cluster's own link names the machine's outer address, while the server listens on loopback.
+            dashboard = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status"
+            yield Cluster(client, False, threads, dashboard)
