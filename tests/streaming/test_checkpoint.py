@@ -101,7 +101,7 @@ def picture() -> ArraySource:
 
 def opened(folder: Path, notes: Notes | None = None, *, resume: bool = True, interval_s: float = 0.0) -> Checkpoint:
     checkpoint = Checkpoint(folder, IDENTITY, notes or Notes(), interval_s=interval_s)
-    checkpoint.open(resume=resume)
+    checkpoint.open(folder.with_name("out"), resume=resume)
     return checkpoint
 
 
@@ -230,7 +230,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every place where something has just been written and is awaited on the disk."""
-    sync, left = checkpoints._sync, [0]
+    sync, left = checkpoints.await_on_disk, [0]
 
     def fatal(path: Path) -> None:
         left[0] -= 1
@@ -241,7 +241,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     for after in (100, 140):
         state = tmp_path / str(after)
         left[0] = after
-        monkeypatch.setattr(checkpoints, "_sync", fatal)
+        monkeypatch.setattr(checkpoints, "await_on_disk", fatal)
         with pytest.raises(Killed):
             fit(opened(state))
         monkeypatch.undo()
@@ -251,7 +251,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
 def test_a_full_disk_is_said_once_and_does_no_harm(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync, left, notes = checkpoints._sync, [200], Notes()
+    sync, left, notes = checkpoints.await_on_disk, [200], Notes()
 
     def full(path: Path) -> None:
         left[0] -= 1
@@ -259,7 +259,7 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         sync(path)
 
-    monkeypatch.setattr(checkpoints, "_sync", full)
+    monkeypatch.setattr(checkpoints, "await_on_disk", full)
     checkpoint = opened(tmp_path / "state", notes, resume=False)
     assert_identical(fit(checkpoint), whole)
     assert [note for note in notes.said if "No space left on device" in note] == notes.said
@@ -359,9 +359,9 @@ def test_what_has_changed_is_refused(tmp_path: Path) -> None:
         fit(opened(tmp_path / "state"), steps=Steps(3))
     other = Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, Silent())
     with pytest.raises(UsageError, match="setting seed was not set, is 1") as caught:
-        other.open(resume=True)
+        other.open(tmp_path / "out", resume=True)
     notes = Notes()
-    Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, notes).open(resume=False)
+    Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, notes).open(tmp_path / "out", resume=False)
     assert "is the state of another fit" in notes.said[0]
     assert caught.value.hint is not None
     assert "without --resume" in caught.value.hint
