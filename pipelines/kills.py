@@ -66,9 +66,10 @@ class Row:
     there: str
     """Where it was resumed."""
     identical: bool
-    repeated_s: float | None
-    """Processor seconds beyond those of a fit without a kill, start of the program included; of clients that are killed here,
-    for a smaller cluster sends less."""
+    killed_cpu_s: float | None
+    """Processor seconds of the client that was killed, here without a cluster."""
+    resumed_cpu_s: float | None
+    """Those of the fits that went on from there."""
 
 
 @dataclass(slots=True)
@@ -212,7 +213,8 @@ class Trials:
         time.sleep(self.random.uniform(0, length if place else 0.0))
         stage, saved = self._stage(run, whole), _saved(output)
         self._kill(role, run)
-        code, busy = run.wait(), run.seconds
+        code, busy = run.wait(), 0.0
+        killed = run.seconds
         client = {0: "went on", -signal.SIGKILL: "killed"}.get(code, f"exit code {code}")
         note(f"kill {number}: {role} in {stage}, {client}" + ("" if code <= 0 else f": {run.lines[-2:]}"))
         resumes, where = 0, "-"
@@ -222,11 +224,11 @@ class Trials:
             where = there if number % 2 else "here"
             run = self._begin(output, mode, where, "--resume")
             code, busy = run.wait(), busy + run.seconds
-        repeated = busy - whole.seconds if there == "here" and resumes else None
+        spent = (killed, busy) if there == "here" else (None, None)
         identical = not code and output.read_bytes() == same
         if not identical:
             note("\n".join(line for _, line in run.lines))
-        return Row(number, role, mode, stage, saved, client, resumes, where, identical, repeated)
+        return Row(number, role, mode, stage, saved, client, resumes, where, identical, *spent)
 
     def _output(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder)) / "picture.ssplat"
@@ -284,13 +286,15 @@ def main() -> None:
         cluster = Cluster(folder)
         stack.callback(cluster.stop)
         cluster.start()
-        rows = _rows(Trials(folder, folder / "picture.npy", options, cluster, random.Random(given.seed)), given.kills,
-                     given.roles, given.modes)  # fmt: skip
-    publish(_report(rows), given.json, rows, seed=given.seed, size=str(given.size), steps=given.steps)
+        trials = Trials(folder, folder / "picture.npy", options, cluster, random.Random(given.seed))
+        rows, alone = _rows(trials, given.kills, given.roles, given.modes)
+    publish(_report(rows, alone), given.json, rows, seed=given.seed, size=str(given.size), steps=given.steps,
+            whole_cpu_s=alone)  # fmt: skip
     raise SystemExit(not all(row.identical for row in rows))
 
 
-def _rows(trials: Trials, kills: int, roles: list[str], modes: list[str]) -> list[Row]:
+def _rows(trials: Trials, kills: int, roles: list[str], modes: list[str]) -> tuple[list[Row], dict[str, float]]:
+    """All kills; and the processor seconds of fits without, by place and mode."""
     places = {"client": "here", "worker": "cluster", "scheduler": "cluster"}
     whole = {key: trials.whole(*key) for key in itertools.product(modes, sorted({places[role] for role in roles}))}
     for (mode, there), made in whole.items():
@@ -306,15 +310,17 @@ def _rows(trials: Trials, kills: int, roles: list[str], modes: list[str]) -> lis
         role, mode = roles[number % len(roles)], modes[number // len(roles) % len(modes)]
         there = places[role]
         rows.append(trials.kill(number, role, mode, there, whole[mode, there], same[mode]))
-    return rows
+    return rows, {f"{mode}, {there}": made.seconds for (mode, there), made in whole.items()}
 
 
-def _report(rows: list[Row]) -> str:
-    return table(
-        ("kill", "role", "mode", "stage", "saved", "client", "resumes", "where", "identical", "repeated CPU s"),
+def _report(rows: list[Row], alone: dict[str, float]) -> str:
+    without = "; ".join(f"{name} {seconds:.1f}" for name, seconds in alone.items())
+    return f"Processor seconds without a kill: {without}\n\n" + table(
+        ("kill", "role", "mode", "stage", "saved", "client", "resumes", "where", "identical", "killed CPU s", "resumed CPU s"),
         [
             (row.kill, row.role, row.mode, row.stage, row.saved, row.client, row.resumes, row.there,
-             "yes" if row.identical else "NO", fixed(row.repeated_s, 1))
+             "yes" if row.identical else "NO",
+             fixed(row.killed_cpu_s, 1), fixed(row.resumed_cpu_s, 1))
             for row in rows
         ],
     )  # fmt: skip
