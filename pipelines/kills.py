@@ -5,7 +5,7 @@
 
 Runs in the environment that pipelines/check.py sets up. Every mode is fitted once without a kill, here and on a cluster of a
 scheduler and two workers; both files must be the same. Then each kill hits another fit, by SIGKILL: at a random moment of a
-stage, stages in turn. The killed process is started again where it was one of the cluster's, and the fit is resumed until
+stage (the first: when it begins), stages in turn. The killed process is started again where it was one of the cluster's, and the fit is resumed until
 it ends, every other time of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
 """
 
@@ -78,9 +78,14 @@ class Run:
 
     process: subprocess.Popen[str]
     lines: list[tuple[float, str]] = field(default_factory=list)
+    reader: threading.Thread = field(init=False)
     seconds: float = 0.0
 
-    def read(self) -> None:
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
+
+    def _read(self) -> None:
         assert self.process.stderr is not None
         self.lines.extend((time.monotonic(), line.rstrip()) for line in self.process.stderr)
 
@@ -102,6 +107,7 @@ class Run:
         os.kill(self.process.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.process.pid, 0)
         self.seconds = usage.ru_utime + usage.ru_stime
+        self.reader.join()
         self.process.returncode = os.waitstatus_to_exitcode(status)
         return self.process.returncode
 
@@ -187,7 +193,8 @@ class Trials:
 
     folder: Path
     picture: Path
-    options: tuple[str, ...]
+    options: dict[str, tuple[str, ...]]
+    """Of the command, by mode."""
     cluster: Cluster
     random: random.Random
 
@@ -237,22 +244,18 @@ class Trials:
         where = ("--scheduler", self.cluster.address) if there == "cluster" else ()
         environment = os.environ | {"TMPDIR": str(output.parent), "SMARTSPLAT_COMMIT_S": str(COMMIT_S)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "smartsplat_large", "fit", str(self.picture), "-o", str(output), *self.options,
-             "--config", str(self.folder / f"{mode}.toml"), *where, *more],
+            [sys.executable, "-m", "smartsplat_large", "fit", str(self.picture), "-o", str(output), *self.options[mode],
+             *where, *more],
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        run = Run(process)
-        threading.Thread(target=run.read, daemon=True).start()
-        return run
+        return Run(process)
 
     def _await(self, run: Run, place: int, output: Path) -> None:
-        """Return when the stage of that place has begun, or the fit has ended."""
+        """Return when the stage of that place has begun, or the fit has ended; the first begins with a working copy."""
         while run.goes_on:
-            begun = (
-                any(output.parent.glob("smartsplat-*/working-copy.zarr.*")) if not place else len(run.ended) >= place
-            )
-            if begun:
-                return
+            with contextlib.suppress(FileNotFoundError):
+                if len(run.ended) >= place and (place or any(output.parent.glob("smartsplat-*/working-copy.zarr.*"))):
+                    return
             time.sleep(0.001)
 
     def _stage(self, run: Run, whole: Whole) -> str:
@@ -279,10 +282,12 @@ def main() -> None:
         folder = Path(name)
         write_mosaic(folder / "picture.npy", given.size)
         for mode in given.modes:
-            (folder / f"{mode}.toml").write_text(f'mode = "{mode}"\nsteps_per_visit = 4\nrelocate_every = 8\n')
+            (folder / f"{mode}.toml").write_text(f'mode = "{mode}"\nsteps_per_visit = 8\nrelocate_every = 8\n')
         config = preset("balanced").replace(steps=given.steps, ratio=RATIO)
-        options = ("--steps", str(given.steps), "--ratio", str(RATIO), "--no-dashboard", "--workers", str(WORKERS), "--memory",
-                   f"{_least_memory(folder / 'picture.npy', config, given.modes)}MiB")  # fmt: skip
+        usual = ("--steps", str(given.steps), "--ratio", str(RATIO), "--no-dashboard", "--workers", str(WORKERS))
+        options = {mode: (*usual, "--config", str(folder / f"{mode}.toml"), "--memory",
+                          f"{_least_memory(folder / 'picture.npy', config.replace(mode=mode))}MiB")
+                   for mode in given.modes}  # fmt: skip
         cluster = Cluster(folder)
         stack.callback(cluster.stop)
         cluster.start()
@@ -326,7 +331,7 @@ def _report(rows: list[Row], alone: dict[str, float]) -> str:
     )  # fmt: skip
 
 
-def _least_memory(picture: Path, config: FitConfig, modes: list[str]) -> int:
+def _least_memory(picture: Path, config: FitConfig) -> int:
     """MiB with which a fit is not refused, and must put its working copy on disk."""
     with open_source(picture) as source:
         meta = source.meta
@@ -334,8 +339,7 @@ def _least_memory(picture: Path, config: FitConfig, modes: list[str]) -> int:
 
     def suffices(mib: int) -> bool:
         try:
-            for mode in modes:
-                plan_fit(*about, config.replace(mode=mode), memory_bytes=mib * MiB, workers=WORKERS)
+            plan_fit(*about, config, memory_bytes=mib * MiB, workers=WORKERS)
             require(footprint(*about, config.sampling, WORKERS), mib * MiB, "sampling")
         except MemoryLimitError:
             return False
