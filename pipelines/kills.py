@@ -5,8 +5,8 @@
 
 Runs in the environment that pipelines/check.py sets up. Every mode is fitted once without a kill, here and on a cluster of a
 scheduler and two workers; both files must be the same. Then each kill hits another fit, by SIGKILL: at a random moment of a
-stage (the first: when it begins), stages in turn. The killed process is started again where it was one of the cluster's, and the fit is resumed until
-it ends, every other time of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
+stage (the first: when it begins), stages in turn. What was killed of the cluster is started again, and the fit is resumed
+until it ends, every other time of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def main() -> None:
             (folder / f"{mode}.toml").write_text(f'mode = "{mode}"\nsteps_per_visit = 8\nrelocate_every = 8\n')
         config = preset("balanced").replace(steps=given.steps, ratio=RATIO)
         usual = ("--steps", str(given.steps), "--ratio", str(RATIO), "--no-dashboard", "--workers", str(WORKERS))
-        options = {mode: (*usual, "--config", str(folder / f"{mode}.toml"), "--memory",
+        options: dict[str, tuple[str, ...]] = {mode: (*usual, "--config", str(folder / f"{mode}.toml"), "--memory",
                           f"{_least_memory(folder / 'picture.npy', config.replace(mode=mode))}MiB")
                    for mode in given.modes}  # fmt: skip
         cluster = Cluster(folder)

@@ -16,7 +16,7 @@ import pytest
 
 from smartsplat_large.array_types import Moments
 from smartsplat_large.config import PRESETS, FitConfig
-from smartsplat_large.errors import Interrupted, UsageError
+from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, SmartSplatError, UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.base import Gradients, Projection
@@ -62,6 +62,20 @@ class Steps(Silent):
         self.taken += "level" in facts
         if "level" in facts and self.taken == self.last:
             raise Killed
+
+
+class Failing(Steps):
+    """Raises ``error`` after the ``last`` step."""
+
+    def __init__(self, last: int, error: Exception) -> None:
+        super().__init__(last)
+        self.error = error
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        try:
+            super().advance(amount, **facts)
+        except Killed:
+            raise self.error from None
 
 
 class Signalled(CpuRenderer):
@@ -269,6 +283,64 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
     assert_identical(fit(opened(tmp_path / "state", interval_s=30)), whole)
     checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_has_room_again_is_written_to_again(
+    whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was being written when it ran full."""
+    for full in range(40, 200, 7):
+        sync, calls, notes = checkpoints.await_on_disk, [0], Notes()
+
+        def filled(path: Path, sync=sync, calls=calls, full=full) -> None:
+            calls[0] += 1
+            if calls[0] == full:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            sync(path)
+
+        monkeypatch.setattr(checkpoints, "await_on_disk", filled)
+        state = tmp_path / str(full)
+        with pytest.raises(Killed):
+            fit(opened(state, notes, resume=False), steps=Steps(11))
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
+        assert ["again" in note for note in notes.said] == [False, True]
+        steps = Steps()
+        assert_identical(fit(opened(state, interval_s=30), steps=steps), whole)
+        assert steps.taken == 12 - 10
+
+
+@pytest.mark.parametrize(("error", "way_out"), [(ClusterLostError, "start a cluster"), (DiskFullError, "make room")])
+def test_what_can_be_mended_saves_the_state_and_says_so(
+    error: type[SmartSplatError], way_out: str, whole: Best, tmp_path: Path
+) -> None:
+    checkpoint = opened(tmp_path / "state", interval_s=1e9)
+    with pytest.raises(error, match=r"so it is; the state of the fit is in .*state$") as caught, checkpoint:
+        fit(checkpoint, steps=Failing(5, error("so it is")))
+    assert caught.value.hint == f"{way_out + (', or leave out --scheduler' if error is ClusterLostError else '')}; " + (
+        "the same command with --resume goes on"
+    )
+    steps = Steps()
+    assert_identical(fit(opened(tmp_path / "state"), steps=steps), whole)
+    assert steps.taken == 12 - 5
+
+
+def test_a_large_state_is_saved_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint = opened(tmp_path / "state", interval_s=30)
+
+    def publish(*_: object) -> None:
+        saved.append(clock[0])
+        clock[0] += 6
+
+    monkeypatch.setattr(checkpoint, "_publish", publish)
+    monkeypatch.setattr(checkpoints, "_write", lambda *_: {})
+    checkpoint.hold(lambda: start_snapshot("sampled", Gaussians.empty(3)))
+    for second in range(400):
+        clock[0] = max(clock[0], float(second))
+        checkpoint.commit_if_due()
+    assert saved == [30, 156, 282]
 
 
 def test_a_place_that_cannot_be_written_leaves_nothing(whole: Best, tmp_path: Path) -> None:

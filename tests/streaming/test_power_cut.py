@@ -42,7 +42,7 @@ class Disk:
         self._synced: dict[int, bytes] = {}
         self._names: dict[int, dict[str, int]] = {}
         self._held: dict[int, int] = {}
-        self._top = os.stat(root).st_ino
+        self._top = root.stat().st_ino
 
     def sync(self, handle: int) -> None:
         """In the place of ``os.fsync``."""
@@ -104,7 +104,7 @@ class Disk:
                 continue
             current = now / name if now is not None and chosen == new else None
             handle = self._held.get(chosen)
-            mode = os.stat(current).st_mode if handle is None else os.fstat(handle).st_mode
+            mode = (current.stat() if handle is None else os.fstat(handle)).st_mode
             if stat.S_ISDIR(mode):
                 (image / name).mkdir()
                 self._restore(chosen, current, image / name, least)
