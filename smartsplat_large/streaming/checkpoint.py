@@ -146,14 +146,14 @@ class Checkpoint:
     def commit_if_due(self, *, landmark: bool = False) -> None:
         """Commit if the last one is long enough ago; at a landmark of a long fit in any case."""
         now = time.monotonic()
-        if landmark:
-            due = now - self._began >= self._interval_s
-        else:
-            # Every step, where that is wanted; else a large state is written less often.
-            pause = max(self._interval_s, self._took_s / _MOST_SHARE) if self._interval_s else 0.0
-            due = now - self._last >= pause
+        due = now - self._began >= self._interval_s if landmark else now - self._last >= self.pause_s
         if self._held is not None and due:
             self.commit()
+
+    @property
+    def pause_s(self) -> float:
+        """Between two commits: longer after one that took long, but none where every step is to be saved."""
+        return max(self._interval_s, self._took_s / _MOST_SHARE) if self._interval_s else 0.0
 
     def commit(self) -> bool:
         """Write the state that is held, if it is not there yet; returns whether it is there now.
