@@ -221,7 +221,8 @@ class Trials:
         client = {0: "went on", -signal.SIGKILL: "killed"}.get(code, f"exit code {code}")
         note(f"kill {number}: {role} in {stage}, {client}" + ("" if code <= 0 else f": {run.lines[-2:]}"))
         resumes, where = 0, "-"
-        self.cluster.start()
+        if there == "cluster":
+            self.cluster.start()
         while code and resumes < MOST_RESUMES:
             resumes += 1
             where = there if number % 2 else "here"
@@ -299,7 +300,8 @@ def main() -> None:
                    for mode in given.modes}  # fmt: skip
         cluster = Cluster(folder)
         stack.callback(cluster.stop)
-        cluster.start()
+        if {*given.roles} - {"client"}:
+            cluster.start()
         trials = Trials(folder, folder / "picture.npy", options, cluster, random.Random(given.seed))
         rows, alone = _rows(trials, given.kills, given.roles, given.modes)
     publish(_report(rows, alone), given.json, rows, seed=given.seed, size=str(given.size), steps=given.steps,
