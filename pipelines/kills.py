@@ -46,6 +46,7 @@ RATIO = 200.0
 COMMIT_S = 0
 """The state is saved after every step, so that a short fit has something to go on from."""
 MOST_RESUMES = 3
+MOST_ATTEMPTS = 5
 WAIT_S = 120.0
 
 
@@ -199,13 +200,11 @@ class Trials:
     random: random.Random
 
     def whole(self, mode: str, there: str) -> Whole:
-        """Fit once without a kill, after once for kernels that are not compiled yet."""
-        for _ in range(2):
-            output, before = self._output(), self.cluster.seconds
-            run = self._begin(output, mode, there)
-            began = time.monotonic()
-            if run.wait():
-                raise SystemExit("\n".join(line for _, line in run.lines))
+        """Fit once without a kill."""
+        output, before, began = self._output(), self.cluster.seconds, time.monotonic()
+        run = self._begin(output, mode, there)
+        if run.wait():
+            raise SystemExit("\n".join(line for _, line in run.lines))
         seconds = run.seconds + self.cluster.seconds - before
         ends = [began, *(at for _, at in run.ended)]
         stages = tuple((name, at - last) for (name, at), last in zip(run.ended, ends, strict=False))
@@ -237,15 +236,15 @@ class Trials:
     def _begun(self, mode: str, there: str, place: int, whole: Whole) -> tuple[Run, Path]:
         """A fit at a random moment of the stage of that place; if it was faster than before, another one, earlier."""
         length = whole.stages[place][1] if place else 0.0
-        while True:
+        for attempt in range(MOST_ATTEMPTS):
             output = self._output()
             run = self._begin(output, mode, there)
             self._await(run, place, output)
-            time.sleep(self.random.uniform(0, length))
+            time.sleep(self.random.uniform(0, length) / 2**attempt)
             if run.goes_on:
                 return run, output
             run.wait()
-            length /= 2
+        raise SystemExit(f"{whole.stages[place][0]}: over before anything could be killed")
 
     def _output(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.folder)) / "picture.ssplat"
@@ -296,7 +295,7 @@ def main() -> None:
         config = preset("balanced").replace(steps=given.steps, ratio=RATIO)
         usual = ("--steps", str(given.steps), "--ratio", str(RATIO), "--no-dashboard", "--workers", str(WORKERS))
         options: dict[str, tuple[str, ...]] = {mode: (*usual, "--config", str(folder / f"{mode}.toml"), "--memory",
-                          f"{_least_memory(folder / 'picture.npy', config.replace(mode=mode))}MiB")
+                          str(_least_memory(folder / "picture.npy", config.replace(mode=mode))))
                    for mode in given.modes}  # fmt: skip
         cluster = Cluster(folder)
         stack.callback(cluster.stop)
@@ -343,20 +342,20 @@ def _report(rows: list[Row], alone: dict[str, float]) -> str:
 
 
 def _least_memory(picture: Path, config: FitConfig) -> int:
-    """MiB with which a fit is not refused, and must put its working copy on disk."""
+    """Bytes with which a fit is not refused, and must put its working copy on disk."""
     with open_source(picture) as source:
         meta = source.meta
         about = (meta.size, meta.channels, meta.dtype.itemsize, gaussian_budget(meta, config)[0])
 
-    def suffices(mib: int) -> bool:
+    def suffices(limit: int) -> bool:
         try:
-            plan_fit(*about, config, memory_bytes=mib * MiB, workers=WORKERS)
-            require(footprint(*about, config.sampling, WORKERS), mib * MiB, "sampling")
+            plan_fit(*about, config, memory_bytes=limit, workers=WORKERS)
+            require(footprint(*about, config.sampling, WORKERS), limit, "sampling")
         except MemoryLimitError:
             return False
         return True
 
-    return next(mib for mib in itertools.count(1) if suffices(mib))
+    return next(limit for limit in itertools.count(MiB, MiB // 16) if suffices(limit))
 
 
 def _saved(output: Path) -> str:
