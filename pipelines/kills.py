@@ -48,6 +48,7 @@ COMMIT_S = 0
 MOST_RESUMES = 3
 MOST_ATTEMPTS = 5
 WAIT_S = 120.0
+"""A client that takes longer hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Row:
     saved: str
     """The last commit at that time."""
     client: str
-    """How the client took it: killed, went on, or its exit code."""
+    """How the client took it: killed, went on, its exit code, or that it hung and was killed, too."""
     resumes: int
     there: str
     """Where it was resumed."""
@@ -81,6 +82,7 @@ class Run:
     lines: list[tuple[float, str]] = field(default_factory=list)
     reader: threading.Thread = field(init=False)
     seconds: float = 0.0
+    hung: bool = False
 
     def __post_init__(self) -> None:
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -105,7 +107,8 @@ class Run:
         deadline = time.monotonic() + WAIT_S
         while self.goes_on and time.monotonic() < deadline:
             time.sleep(0.01)
-        os.kill(self.process.pid, signal.SIGKILL)
+        self.hung = self.goes_on
+        self.process.kill()
         _, status, usage = os.wait4(self.process.pid, 0)
         self.seconds = usage.ru_utime + usage.ru_stime
         self.reader.join()
@@ -217,7 +220,7 @@ class Trials:
         self._kill(role, run)
         code, busy = run.wait(), 0.0
         killed = run.seconds
-        client = {0: "went on", -signal.SIGKILL: "killed"}.get(code, f"exit code {code}")
+        client = {0: "went on", -signal.SIGKILL: "killed"}.get(code, f"exit code {code}") if not run.hung else "hung"
         note(f"kill {number}: {role} in {stage}, {client}" + ("" if code <= 0 else f": {run.lines[-2:]}"))
         resumes, where = 0, "-"
         if there == "cluster":
