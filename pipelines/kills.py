@@ -108,7 +108,8 @@ class Run:
         while self.goes_on and time.monotonic() < deadline:
             time.sleep(0.01)
         self.hung = self.goes_on
-        self.process.kill()
+        # By its number: it may have ended, and must not be waited for twice.
+        os.kill(self.process.pid, signal.SIGKILL)
         _, status, usage = os.wait4(self.process.pid, 0)
         self.seconds = usage.ru_utime + usage.ru_stime
         self.reader.join()
