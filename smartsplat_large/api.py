@@ -34,8 +34,9 @@ from smartsplat_large.source import ImageMeta, ImageSource, open_source, working
 from smartsplat_large.source import ingest as ingest_source
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within, gaussian_budget
-from smartsplat_large.streaming.checkpoint import Checkpoint
+from smartsplat_large.streaming.checkpoint import Checkpoint, is_delivered
 from smartsplat_large.streaming.cluster import has_dashboard
+from smartsplat_large.streaming.cluster_loss import loss_named
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
@@ -93,6 +94,8 @@ def fit(
     Raises
     ------
     UsageError, SourceError, MemoryLimitError, DiskFullError, OutputExistsError
+    ClusterLostError
+        The scheduler went away, or a worker with what a task needs.
     Interrupted
         A ``KeyboardInterrupt`` came and the state is saved.
     """
@@ -100,7 +103,11 @@ def fit(
     config, progress = config or PRESETS["balanced"], progress or Silent()
     with open_source(image) as source:
         meta = source.meta
-        target = _target(Path(image), output, overwrite)
+        target = _target(Path(image), output)
+        # A search for a quality takes several fits; none of them is saved.
+        state = None if resume is None or config.psnr is not None else target.with_name(f"{target.name}.state")
+        ours = bool(resume) and state is not None and is_delivered(state, target)
+        check_destination(target, overwrite=overwrite or ours)
         if meta.remark:
             progress.note(f"{meta.name}: {meta.remark}")
         report = None if performance_report is None else Path(performance_report)
@@ -118,10 +125,9 @@ def fit(
         plan, spare = planned(count)
         # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
         levels = (plan if config.psnr is None else planned(1)[0]).coarsest + 1
-        # A search for a quality takes several fits; none of them is saved.
-        state = None if resume is None or config.psnr is not None else target.with_name(f"{target.name}.state")
         checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, plan), progress)
-        checkpoint.open(resume=bool(resume))
+        checkpoint.open(target, resume=bool(resume))
+        levels = 1 if checkpoint.delivered else levels
         checkpoint.announce(count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else spare
@@ -135,24 +141,29 @@ def fit(
                 progress=progress,
             ) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
-            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
             checkpoint,
+            loss_named(scheduler),
+            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
         ):
-            renderer = CpuRenderer(background_of(copy, config))
-            if config.psnr is not None:
-                encoded = encode_to_psnr(
-                    QualityTask(copy, renderer, config, planned, count, spare, Path(folder), pool, progress), config.psnr
-                )  # fmt: skip
-            else:
-                initial = checkpoint.resumed_gaussians or sample(
-                    copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
-                    workers=threads, progress=progress,
-                )  # fmt: skip
-                best = fit_gaussians(copy, renderer, initial, plan, config, pool, progress, spare, checkpoint, limit)
-                encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
-            write_atomic(target, encoded.parts, overwrite=overwrite)
-            checkpoint.remove()
+            if not checkpoint.delivered:
+                renderer = CpuRenderer(background_of(copy, config))
+                if config.psnr is not None:
+                    encoded = encode_to_psnr(
+                        QualityTask(copy, renderer, config, planned, count, spare, Path(folder), pool, progress), config.psnr
+                    )  # fmt: skip
+                else:
+                    initial = checkpoint.resumed_gaussians or sample(
+                        copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
+                        workers=threads, progress=progress,
+                    )  # fmt: skip
+                    best = fit_gaussians(
+                        copy, renderer, initial, plan, config, pool, progress, spare, checkpoint, limit
+                    )
+                    encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
+                with checkpoint.delivering(encoded.parts):
+                    write_atomic(target, encoded.parts, overwrite=overwrite)
             measured = _verified(target, copy, meta, pool, progress)
+            checkpoint.remove()
     return FitReport(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
@@ -169,15 +180,14 @@ def _require_report(report: Path, overwrite: bool) -> None:
     check_destination(report, overwrite=overwrite)
 
 
-def _target(image: Path, output: str | Path | None, overwrite: bool) -> Path:
-    """Where a fit writes: ``output``, by default beside the image; refused where it is in the way."""
+def _target(image: Path, output: str | Path | None) -> Path:
+    """Where a fit writes: ``output``, by default beside the image."""
     # The image may be the zarr folder that one is in, which "." names.
     beside = image if image.name.strip(".") else image.resolve()
     target = Path(output) if output is not None else beside.with_suffix(".ssplat")
     if target.suffix.lower() in _IMAGE_ENDINGS:
         raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {target.with_suffix('.ssplat').name}")
     _require_apart(image, target)
-    check_destination(target, overwrite=overwrite)
     return target
 
 

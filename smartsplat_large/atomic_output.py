@@ -62,6 +62,9 @@ def is_zarr_folder(path: Path) -> bool:
 def part_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """The name to write to; on success it becomes ``path`` in one step, on any failure or interrupt it is removed.
 
+    Its bytes are on the disk before it takes its name, and its name is when the block has ended: a power cut leaves the old
+    file or the new one.
+
     Raises
     ------
     OutputExistsError, UsageError
@@ -74,7 +77,9 @@ def part_file(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         with disk_full_named(path):
             yield part
+            await_on_disk(part)
             part.replace(path)
+            await_on_disk(path.parent)
     finally:
         part.unlink(missing_ok=True)
 
@@ -113,6 +118,15 @@ def disk_full_named(path: Path) -> Iterator[None]:
         raise DiskFullError(
             f"{path}: the disk is full ({free / 1e6:.0f} MB left)", hint="make room, or write to another disk"
         ) from error
+
+
+def await_on_disk(path: Path) -> None:
+    """Return when the bytes of a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _swap(part: Path, path: Path) -> None:

@@ -9,7 +9,8 @@
     ├── CapacityError                    4  does not fit
     │   ├── MemoryLimitError (MemoryError)  no plan keeps to the memory limit
     │   └── DiskFullError (OSError)         the disk of the output or of the working copy is full
-    └── MissingDependencyError (ImportError) 2  an optional package or a compiler is needed and not there
+    ├── MissingDependencyError (ImportError) 2  an optional package or a compiler is needed and not there
+    └── ClusterLostError                 5  the dask scheduler, or all that a task needs, is gone
 
     Interrupted    (KeyboardInterrupt)   5  a signal ended a run that can be resumed
 
@@ -81,6 +82,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+class ClusterLostError(SmartSplatError):
+    """The dask cluster that a run was given has gone away under it."""
+
+    exit_code = 5
 
 
 class CapacityError(SmartSplatError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +21,4 @@ def write_atomic(path: Path, parts: Iterable[bytes], *, overwrite: bool = False)
         The disk is full.
     """
     with part_file(Path(path), overwrite=overwrite) as part, part.open("wb") as file:
-        size_bytes = sum(file.write(piece) for piece in parts)
-        # On the disk before it takes its name, or a power cut may leave the name and no bytes.
-        file.flush()
-        os.fsync(file.fileno())
-    return size_bytes
+        return sum(file.write(piece) for piece in parts)

@@ -4,6 +4,9 @@ Beside the output lies a folder with two zarr groups, ``a`` and ``b``, written i
 is replaced in one step once a group is whole and on the disk. What a marker does not name is never read; the group that it
 names is not touched until the next marker has taken its place. Checksums of all arrays stand in the marker, so a group
 that a power cut left incomplete is found out, and the commit before it is used.
+
+The marker also knows the output, by its checksum, before it is put in its place: a run that was killed after that need only
+verify it. Whatever a marker's fate, the output is whole or absent, by :mod:`~smartsplat_large.atomic_output`.
 """
 
 from __future__ import annotations
@@ -15,16 +18,17 @@ import os
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from smartsplat_large.errors import Interrupted, UsageError
+from smartsplat_large.atomic_output import await_on_disk
+from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, UsageError
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.memory import GiB, format_bytes
+from smartsplat_large.memory import GiB, MiB, format_bytes
 from smartsplat_large.native_threads import zarr_alone
 from smartsplat_large.progress import Progress
 from smartsplat_large.streaming.fingerprint import Fingerprint, differences
@@ -40,6 +44,9 @@ _SLOTS = ("a", "b")
 _CHUNK_ROWS = 1 << 18
 """Rows that are copied at once: some MiB."""
 _WORTH_SAYING = GiB
+_MOST_SHARE = 0.05
+"""Of the time of a fit that goes into commits, at most, beside those at landmarks."""
+_RESUME = "the same command with --resume goes on"
 
 
 class Checkpoint:
@@ -56,18 +63,24 @@ class Checkpoint:
         usual = float(os.environ.get(INTERVAL_VARIABLE, INTERVAL_S))
         self._interval_s = usual if interval_s is None else interval_s
         self._began = self._last = time.monotonic()
+        self._took_s = 0.0
         self._held: Callable[[], Snapshot] | None = None
         self._commits: list[dict[str, Any]] = []
         self._resumed: Snapshot | None = None
-        self._failed = False
+        self._output: dict[str, int] | None = None
+        self._failing = False
+        self.delivered = False
+        """Whether the output is in its place, as far as the marker knows."""
 
     @classmethod
     def none(cls, progress: Progress) -> Self:
         """One that keeps nothing."""
         return cls(None, {}, progress)
 
-    def open(self, *, resume: bool) -> None:
+    def open(self, output: Path, *, resume: bool) -> None:
         """Look for an earlier run, and with ``resume`` take over its last whole commit; say what was found.
+
+        Where that run had put ``output`` in its place, it is ``delivered``, and there is nothing to go on from.
 
         Raises
         ------
@@ -93,7 +106,11 @@ class Checkpoint:
                 f"{self.folder}: is not of this fit: {'; '.join(changed)}",
                 hint="give the image and the settings of the interrupted run, or start anew without --resume",
             )
-        self._take_over(marker["commits"])
+        self.delivered = _is_of(marker, output)
+        if self.delivered:
+            self._progress.note(f"{output}: was written before the interruption; it is verified")
+        else:
+            self._take_over(marker["commits"])
 
     def _take_over(self, commits: list[dict[str, Any]]) -> None:
         assert self.folder is not None
@@ -128,61 +145,94 @@ class Checkpoint:
 
     def commit_if_due(self, *, landmark: bool = False) -> None:
         """Commit if the last one is long enough ago; at a landmark of a long fit in any case."""
-        since = self._began if landmark else self._last
-        if self._held is not None and time.monotonic() - since >= self._interval_s:
+        now = time.monotonic()
+        due = now - self._began >= self._interval_s if landmark else now - self._last >= self.pause_s
+        if self._held is not None and due:
             self.commit()
+
+    @property
+    def pause_s(self) -> float:
+        """Between two commits: longer after one that took long, but none where every step is to be saved."""
+        return max(self._interval_s, self._took_s / _MOST_SHARE) if self._interval_s else 0.0
 
     def commit(self) -> bool:
         """Write the state that is held, if it is not there yet; returns whether it is there now.
 
-        A disk that is full, or any other failure to write, is said once, and no further commit is tried.
+        A disk that is full, or any other failure to write, is said once; the next commit that is due tries again.
         """
-        if self.folder is None or self._held is None or self._failed:
+        if self.folder is None or self._held is None:
             return False
+        failure = None
         with uninterrupted():
-            snapshot = self._held()
+            snapshot, began = self._held(), time.monotonic()
             if self._is_committed(snapshot):
                 return True
             used = self._commits[0]["slot"] if self._commits else _SLOTS[1]
             slot = next(name for name in _SLOTS if name != used)
             try:
                 self.folder.mkdir(exist_ok=True)
-                self._publish(_write(self.folder, slot, snapshot))
+                self._publish([_write(self.folder, slot, snapshot), *self._commits[:1]])
             except OSError as error:
                 failure = error.strerror or str(error)
                 shutil.rmtree(self.folder / slot, ignore_errors=True)
-            else:
-                self._last = time.monotonic()
-                return True
-        self._give_up(failure)
-        return False
+            self._last = time.monotonic()
+            self._took_s = self._last - began
+        self._tell(failure)
+        return failure is None
 
     def _is_committed(self, snapshot: Snapshot) -> bool:
         last = self._commits[0] if self._commits else {}
         return last.get("stage") == snapshot.stage and last.get("values") == dict(snapshot.values)
 
-    def _publish(self, entry: dict[str, Any]) -> None:
-        """Make ``entry`` the last commit."""
+    def _publish(self, commits: list[dict[str, Any]]) -> None:
+        """Replace the marker: these are the commits, the last one first."""
         assert self.folder is not None
-        commits = [entry, *self._commits[:1]]
-        body = json.dumps({"identity": self._identity, "commits": commits})
+        body = json.dumps({"identity": self._identity, "commits": commits, "output": self._output})
         part = self.folder / f"{_MARKER}.part"
-        with part.open("w") as file:
-            file.write(json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}))
-            file.flush()
-            os.fsync(file.fileno())
+        part.write_text(json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}))
+        await_on_disk(part)
         part.replace(self.folder / _MARKER)
         for folder in (self.folder, self.folder.parent):
-            _sync(folder)
+            await_on_disk(folder)
         self._commits = commits
 
-    def _give_up(self, failure: str) -> None:
+    def _tell(self, failure: str | None) -> None:
+        """Say that commits fail, or that they do no longer; once each."""
         assert self.folder is not None
-        self._failed = True
-        kept = "; the last commit stays" if self._commits else ""
-        if not self._commits and not (self.folder / _MARKER).exists():
+        if failure is not None and not (self.folder / _MARKER).exists():
             _remove(self.folder)
-        self._progress.note(f"{self.folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
+        if self._failing == (failure is not None):
+            return
+        self._failing = not self._failing
+        if failure is None:
+            self._progress.note(f"{self.folder}: the state is saved again")
+        else:
+            kept = "; the last commit stays" if self._commits else ""
+            self._progress.note(f"{self.folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
+
+    @contextlib.contextmanager
+    def delivering(self, parts: Sequence[bytes]) -> Iterator[None]:
+        """For the length of a ``with`` block that puts the output, of these ``parts``, in its place: the marker knows it.
+
+        Where the marker cannot be written, a run that is killed later finds its output in the way, and no more.
+        """
+        if self.folder is None:
+            yield
+            return
+        crc = 0
+        for part in parts:
+            crc = zlib.crc32(part, crc)
+        self._output = {"bytes": sum(map(len, parts)), "crc32": crc}
+        with uninterrupted(), contextlib.suppress(OSError):
+            self.folder.mkdir(exist_ok=True)
+            self._publish(self._commits)
+        try:
+            yield
+        except BaseException:
+            if not self._commits:
+                _remove(self.folder)
+            raise
+        self.delivered = (self.folder / _MARKER).exists()
 
     def remove(self) -> None:
         """The fit is over: leave nothing behind. What others have put into the folder stays."""
@@ -196,15 +246,20 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, KeyboardInterrupt):
+        # Of any other end, what is held may be half changed.
+        if not isinstance(error, KeyboardInterrupt | ClusterLostError | DiskFullError):
             return
         # Another one must not keep the first from being told.
         with contextlib.suppress(KeyboardInterrupt):
-            self.commit()
-        if self._commits:
-            raise Interrupted(
-                f"interrupted; the state of the fit is in {self.folder}", hint="the same command with --resume goes on"
-            ) from error
+            if not self.delivered:
+                self.commit()
+        if not self._commits and not self.delivered:
+            return
+        where = f"the state of the fit is in {self.folder}"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(f"interrupted; {where}", hint=_RESUME) from error
+        way_out = "make room" if isinstance(error, DiskFullError) else "start a cluster, or leave out --scheduler"
+        raise type(error)(f"{error.message}; {where}", hint=f"{way_out}; {_RESUME}") from error
 
 
 def _write(folder: Path, slot: str, snapshot: Snapshot) -> dict[str, Any]:
@@ -224,7 +279,7 @@ def _write(folder: Path, slot: str, snapshot: Snapshot) -> dict[str, Any]:
         arrays[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _crc(array)}
     for place, _, files in os.walk(path):
         for name in (*files, "."):
-            _sync(Path(place, name))
+            await_on_disk(Path(place, name))
     return {"slot": slot, "stage": snapshot.stage, "values": dict(snapshot.values), "arrays": arrays}
 
 
@@ -244,6 +299,23 @@ def _read(folder: Path, entry: dict[str, Any]) -> Snapshot | None:
     except (OSError, LookupError, ValueError, TypeError):
         return None
     return Snapshot(entry["stage"], arrays, entry["values"])
+
+
+def is_delivered(folder: Path, output: Path) -> bool:
+    """Whether ``output`` is there and is the one that a run with its state in ``folder`` has put there."""
+    marker = _read_marker(folder / _MARKER)
+    return marker is not None and _is_of(marker, output)
+
+
+def _is_of(marker: dict[str, Any], output: Path) -> bool:
+    """Whether ``output`` is the file that the marker knows, byte for byte."""
+    known, crc, read = marker.get("output"), 0, 0
+    if known is None or not output.is_file() or output.stat().st_size != known["bytes"]:
+        return False
+    with output.open("rb") as file:
+        while piece := file.read(MiB):
+            crc, read = zlib.crc32(piece, crc), read + len(piece)
+    return bool({"bytes": read, "crc32": crc} == known)
 
 
 def _read_marker(path: Path) -> dict[str, Any] | None:
@@ -270,20 +342,11 @@ def _crc(array: np.ndarray) -> int:
     return crc
 
 
-def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
-        # The marker first: without it the rest is nothing.
-        for name in (_MARKER, f"{_MARKER}.part"):
-            (folder / name).unlink(missing_ok=True)
         for slot in _SLOTS:
             shutil.rmtree(folder / slot, ignore_errors=True)
+        # The marker last: without it, a run that is killed here would find its output in the way.
+        for name in (f"{_MARKER}.part", _MARKER):
+            (folder / name).unlink(missing_ok=True)
         folder.rmdir()

@@ -154,3 +154,18 @@ def test_time_to_quality_compares_runs_with_the_first(tmp_path: Path) -> None:
     assert rows[1]["to_yardstick_best_s"] <= rows[1]["seconds"]
     assert f"{rows[1]['psnr']:.2f}" in table
     assert recipe("time_to_quality", MOUNTAIN, "--runs", "balanced:los.ssim=0.0").returncode == 2
+
+
+def test_kills_end_in_the_same_file(tmp_path: Path) -> None:
+    flags = ("--kills", "1", "--roles", "client", "--modes", "exact", "--size", "192x128", "--steps", "6")
+    table, rows = measured(tmp_path, "kills", *flags)
+    assert "| yes" in table
+    assert [(row["client"], row["stage"], row["resumes"], row["identical"]) for row in rows] == [
+        ("killed", "ingest", 1, True)
+    ]
+
+
+def test_saving_says_what_a_state_takes(tmp_path: Path) -> None:
+    _, rows = measured(tmp_path, "saving", "--gaussians", "5000", "--folder", tmp_path)
+    assert 5000 * 144 < rows[0]["bytes"] < 5000 * 144 + 20_000
+    assert rows[0]["pause_s"] >= 30

@@ -237,7 +237,7 @@ def opened(folder: Path) -> Checkpoint:
     checkpoint = Checkpoint(
         folder, {"version": "1", "state format": 1, "image": {}, "settings": {}, "plan": {}}, Silent(), interval_s=0
     )
-    checkpoint.open(resume=True)
+    checkpoint.open(folder.with_name("out"), resume=True)
     return checkpoint
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from smartsplat_large.array_types import Moments
 from smartsplat_large.config import PRESETS, FitConfig
-from smartsplat_large.errors import Interrupted, UsageError
+from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, SmartSplatError, UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.base import Gradients, Projection
@@ -64,6 +64,20 @@ class Steps(Silent):
             raise Killed
 
 
+class Failing(Steps):
+    """Raises ``error`` after the ``last`` step."""
+
+    def __init__(self, last: int, error: Exception) -> None:
+        super().__init__(last)
+        self.error = error
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        try:
+            super().advance(amount, **facts)
+        except Killed:
+            raise self.error from None
+
+
 class Signalled(CpuRenderer):
     """A renderer in whose n-th call for gradients a signal comes."""
 
@@ -101,7 +115,7 @@ def picture() -> ArraySource:
 
 def opened(folder: Path, notes: Notes | None = None, *, resume: bool = True, interval_s: float = 0.0) -> Checkpoint:
     checkpoint = Checkpoint(folder, IDENTITY, notes or Notes(), interval_s=interval_s)
-    checkpoint.open(resume=resume)
+    checkpoint.open(folder.with_name("out"), resume=resume)
     return checkpoint
 
 
@@ -242,7 +256,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every place where something has just been written and is awaited on the disk."""
-    sync, left = checkpoints._sync, [0]
+    sync, left = checkpoints.await_on_disk, [0]
 
     def fatal(path: Path) -> None:
         left[0] -= 1
@@ -253,7 +267,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     for after in (100, 140):
         state = tmp_path / str(after)
         left[0] = after
-        monkeypatch.setattr(checkpoints, "_sync", fatal)
+        monkeypatch.setattr(checkpoints, "await_on_disk", fatal)
         with pytest.raises(Killed):
             fit(opened(state))
         monkeypatch.undo()
@@ -263,7 +277,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
 def test_a_full_disk_is_said_once_and_does_no_harm(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync, left, notes = checkpoints._sync, [200], Notes()
+    sync, left, notes = checkpoints.await_on_disk, [200], Notes()
 
     def full(path: Path) -> None:
         left[0] -= 1
@@ -271,7 +285,7 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         sync(path)
 
-    monkeypatch.setattr(checkpoints, "_sync", full)
+    monkeypatch.setattr(checkpoints, "await_on_disk", full)
     checkpoint = opened(tmp_path / "state", notes, resume=False)
     assert_identical(fit(checkpoint), whole)
     assert [note for note in notes.said if "No space left on device" in note] == notes.said
@@ -281,6 +295,64 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
     assert_identical(fit(opened(tmp_path / "state", interval_s=30)), whole)
     checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_has_room_again_is_written_to_again(
+    whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was being written when it ran full."""
+    for full in range(40, 200, 7):
+        sync, calls, notes = checkpoints.await_on_disk, [0], Notes()
+
+        def filled(path: Path, sync=sync, calls=calls, full=full) -> None:
+            calls[0] += 1
+            if calls[0] == full:
+                raise OSError(errno.ENOSPC, "No space left on device", str(path))
+            sync(path)
+
+        monkeypatch.setattr(checkpoints, "await_on_disk", filled)
+        state = tmp_path / str(full)
+        with pytest.raises(Killed):
+            fit(opened(state, notes, resume=False), steps=Steps(11))
+        monkeypatch.undo()
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
+        assert ["again" in note for note in notes.said] == [False, True]
+        steps = Steps()
+        assert_identical(fit(opened(state, interval_s=30), steps=steps), whole)
+        assert steps.taken == 12 - 10
+
+
+@pytest.mark.parametrize(("error", "way_out"), [(ClusterLostError, "start a cluster"), (DiskFullError, "make room")])
+def test_what_can_be_mended_saves_the_state_and_says_so(
+    error: type[SmartSplatError], way_out: str, whole: Best, tmp_path: Path
+) -> None:
+    checkpoint = opened(tmp_path / "state", interval_s=1e9)
+    with pytest.raises(error, match=r"so it is; the state of the fit is in .*state$") as caught, checkpoint:
+        fit(checkpoint, steps=Failing(5, error("so it is")))
+    assert caught.value.hint == f"{way_out + (', or leave out --scheduler' if error is ClusterLostError else '')}; " + (
+        "the same command with --resume goes on"
+    )
+    steps = Steps()
+    assert_identical(fit(opened(tmp_path / "state"), steps=steps), whole)
+    assert steps.taken == 12 - 5
+
+
+def test_a_large_state_is_saved_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved = [0.0], []
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    checkpoint = opened(tmp_path / "state", interval_s=30)
+
+    def publish(*_: object) -> None:
+        saved.append(clock[0])
+        clock[0] += 6
+
+    monkeypatch.setattr(checkpoint, "_publish", publish)
+    monkeypatch.setattr(checkpoints, "_write", lambda *_: {})
+    checkpoint.hold(lambda: start_snapshot("sampled", Gaussians.empty(3)))
+    for second in range(400):
+        clock[0] = max(clock[0], float(second))
+        checkpoint.commit_if_due()
+    assert saved == [30, 156, 282]
 
 
 def test_a_place_that_cannot_be_written_leaves_nothing(whole: Best, tmp_path: Path) -> None:
@@ -371,9 +443,9 @@ def test_what_has_changed_is_refused(tmp_path: Path) -> None:
         fit(opened(tmp_path / "state"), steps=Steps(3))
     other = Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, Silent())
     with pytest.raises(UsageError, match="setting seed was not set, is 1") as caught:
-        other.open(resume=True)
+        other.open(tmp_path / "out", resume=True)
     notes = Notes()
-    Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, notes).open(resume=False)
+    Checkpoint(tmp_path / "state", IDENTITY | {"settings": {"seed": 1}}, notes).open(tmp_path / "out", resume=False)
     assert "is the state of another fit" in notes.said[0]
     assert caught.value.hint is not None
     assert "without --resume" in caught.value.hint
