@@ -14,7 +14,7 @@ from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.lattice import Block, BlockGrid
-from smartsplat_large.render.base import BlockRenderer, Projection
+from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Projection
 from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
 
@@ -62,9 +62,8 @@ def block_moments(
         sums, d_rendered = block_loss(rendered, target, block, loss, image_samples)
         return sums, renderer.correlate(projection, block.outer, d_rendered)
     rows, columns = block.core.slices(block.outer)
-    weights = loss.l1 / image_samples, 2 * loss.l2 / image_samples
     core = np.ascontiguousarray(target[:, rows, columns])
-    absolute, squared, moments = renderer.descend(projection, block.core, core, *weights)
+    absolute, squared, moments = renderer.descend(projection, block.core, pointwise_loss(core, loss, image_samples))
     return LossSums(absolute, squared, 0.0, core.size), moments
 
 
@@ -73,3 +72,8 @@ def block_loss_only(
 ) -> LossSums:
     """Loss of a block's core, without gradients."""
     return block_loss(renderer.render(projection, block.outer), target, block, loss, 1)[0]
+
+
+def pointwise_loss(target: WholePlanes, loss: LossConfig, image_samples: int) -> PointwiseLoss:
+    """The terms of ``loss`` without SSIM, as a mean over an image of ``image_samples`` pixels x channels."""
+    return PointwiseLoss(target, loss.l1 / image_samples, 2 * loss.l2 / image_samples)

@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 from smartsplat_large.array_types import Moments, WholePlanes
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums, block_loss
+from smartsplat_large.fitting.block import pointwise_loss
+from smartsplat_large.fitting.guard import STRICT
+from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
-
-DIVERGED = 2.0
-"""A step that leaves more than this many times the smallest loss met was too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +108,7 @@ class Walk:
         self._before = self._before or sums
         self._peak = max(self._peak, value * sums.samples) if math.isfinite(value) else math.inf
         least = math.inf if self._best is None else self._best[1].value(self._loss)
-        # Not "value > ...": that would be false of what is not a number.
-        sound = gaussians.is_finite and value <= DIVERGED * max(least, NEGLIGIBLE)
-        if self._best is not None and not sound:
+        if self._best is not None and STRICT.is_lost(gaussians, value, least):
             self.state, self._last = self._best[0].copy(), self._best[1]
             self.factor /= 2
             return False
@@ -146,10 +143,8 @@ class Scene:
             rendered = renderer.render(projection, self.block.outer, self._base)
             sums, d_rendered = block_loss(rendered, self._target, self.block, loss, self._samples)
             return sums, renderer.correlate(projection, self.block.outer, d_rendered)
-        weights = loss.l1 / self._samples, 2 * loss.l2 / self._samples
-        absolute, squared, moments = renderer.descend(
-            projection, self.block.core, self._target, *weights, self._base
-        )  # fmt: skip
+        pointwise = pointwise_loss(self._target, loss, self._samples)
+        absolute, squared, moments = renderer.descend(projection, self.block.core, pointwise, self._base)
         return LossSums(absolute, squared, 0.0, self._target.size), moments
 
     def judge(self, gaussians: Gaussians) -> LossSums:

@@ -11,6 +11,7 @@ from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.render.base import PointwiseLoss
 from smartsplat_large.render.cpu import CpuRenderer
 
 
@@ -91,7 +92,7 @@ def test_overshoot_at_white_has_no_sign(dtype: type, width: int) -> None:
     assert not gradient.any()
     renderer = CpuRenderer((1.5,) * 3)
     nothing = renderer.project(Gaussians.empty(3), 1.0)
-    assert renderer.descend(nothing, block.core, white, 1.0, 1.0)[:2] == (0, 0)
+    assert renderer.descend(nothing, block.core, PointwiseLoss(white, 1.0, 1.0))[:2] == (0, 0)
 
 
 def test_identical_pictures_have_no_loss() -> None:
