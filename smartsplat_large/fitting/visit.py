@@ -132,7 +132,6 @@ class Scene:
         self.course, self._target = course, target
         outer = outer_window(visit.window, course.loss, course.size)
         self.block = Block(0, visit.window, outer)
-        self._samples = course.size.pixels * len(target)
         neighbours = course.renderer.project(visit.neighbours, course.pitch)
         self._base = course.renderer.render(neighbours, outer) if len(visit.neighbours) else None
 
@@ -141,9 +140,9 @@ class Scene:
         renderer, loss = self.course.renderer, self.course.loss
         if loss.ssim:
             rendered = renderer.render(projection, self.block.outer, self._base)
-            sums, d_rendered = block_loss(rendered, self._target, self.block, loss, self._samples)
+            sums, d_rendered = block_loss(rendered, self._target, self.block, loss, self.course.size)
             return sums, renderer.correlate(projection, self.block.outer, d_rendered)
-        pointwise = pointwise_loss(self._target, loss, self._samples)
+        pointwise = pointwise_loss(self._target, loss, self.course.size)
         absolute, squared, moments = renderer.descend(projection, self.block.core, pointwise, self._base)
         return LossSums(absolute, squared, 0.0, self._target.size), moments
 
@@ -151,4 +150,4 @@ class Scene:
         """The loss of the window."""
         renderer = self.course.renderer
         rendered = renderer.render(renderer.project(gaussians, self.course.pitch), self.block.outer, self._base)
-        return block_loss(rendered, self._target, self.block, self.course.loss, 1)[0]
+        return block_loss(rendered, self._target, self.block, self.course.loss, self.course.size)[0]

@@ -55,10 +55,6 @@ class Sweep:
         """Whether a block is a matter of milliseconds."""
         return self.grid.block < _LONG_BLOCK
 
-    @property
-    def image_samples(self) -> int:
-        return self.grid.size.pixels * self.gaussians.channels
-
 
 def prepare_sweep(
     source: ImageSource | Targets,
@@ -86,7 +82,7 @@ def fit_block(sweep: Sweep, index: int) -> tuple[LossSums, Index, Moments]:
         sweep.targets.read(block.outer),
         block,
         sweep.loss,
-        sweep.image_samples,
+        sweep.grid.size,
     )
     return sums, ids, moments
 
@@ -95,7 +91,9 @@ def judge_block(sweep: Sweep, index: int) -> LossSums:
     """The task of one block when only the loss is wanted."""
     block = sweep.grid[index]
     projection = sweep.projection.take(sweep.members.of(index))
-    return block_loss_only(sweep.renderer, projection, sweep.targets.read(block.outer), block, sweep.loss)
+    return block_loss_only(
+        sweep.renderer, projection, sweep.targets.read(block.outer), block, sweep.loss, sweep.grid.size
+    )
 
 
 @dataclass(frozen=True, slots=True)
