@@ -203,11 +203,10 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
 
     images = [RENDERER.render(parts[i], blocks[i].core) for i in range(len(blocks))]
     wanted = [targets.read(block.core) for block in blocks]
-    samples = size.pixels * 3
 
     def compare(_: None, i: int) -> Any:
         alone = Block(i, blocks[i].core, blocks[i].core)
-        return block_loss(images[i], wanted[i], alone, WITH_SSIM, samples)
+        return block_loss(images[i], wanted[i], alone, WITH_SSIM, size)
 
     def on_all(task: Callable[[None, int], Any]) -> float:
         # As in a fit, nothing but sums outlives its block: fresh memory for every image would cost more than rendering it.

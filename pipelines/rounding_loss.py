@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from reporting import configured, fixed, guarded, note, parser, publish, table
 
-from smartsplat_large import api
 from smartsplat_large.codec import SplatFile, write_atomic
 from smartsplat_large.config import FitConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.memory import GiB
+from smartsplat_large.picture import view_of
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
@@ -84,14 +84,16 @@ def measure(picture: Path, name: str, config: FitConfig) -> Row:
                 copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
                 workers=pool.count, progress=quiet,
             )  # fmt: skip
-            fitted = fit_gaussians(copy, renderer, initial, plan, config, pool, quiet, GiB).gaussians
+            fitted = fit_gaussians(
+                copy, renderer, initial, plan, config, pool, quiet, GiB, budget_bytes=limit
+            ).gaussians
             done = time.process_time()
             encoded = encode_within(fitted, copy, renderer, config, limit, pool, quiet)
             encode_s = time.process_time() - done
             path = Path(folder) / "fit.ssplat"
             write_atomic(path, encoded.parts)
             with SplatFile(path) as file:
-                psnr = measure_psnr(copy, api.view_of(file), pool)
+                psnr = measure_psnr(copy, view_of(file), pool)
             fit_psnr = unrounded_psnr(copy, renderer, fitted)
     assert config.ratio is not None
     assert limit is not None

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from reporting import configured, fixed, guarded, keep, note, parse_size, parser, read_window, table
 
-from smartsplat_large.array_types import Moments, Pixels, Planes, WholePlanes
+from smartsplat_large.array_types import Moments, Pixels, Planes
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.gaussians import CUTOFF
@@ -34,7 +34,7 @@ from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, score_window
 from smartsplat_large.pixels import to_pixels, to_planes
 from smartsplat_large.progress import Silent
-from smartsplat_large.render.base import Projection
+from smartsplat_large.render.base import PointwiseLoss, Projection
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.records import MX, MY, A, D
 from smartsplat_large.sampling import sample
@@ -90,16 +90,10 @@ class Counting(CpuRenderer):
         return super().render(projection, window, base)
 
     def descend(
-        self,
-        projection: Projection,
-        window: Window,
-        target: WholePlanes,
-        l1: float,
-        l2: float,
-        base: Planes | None = None,
+        self, projection: Projection, window: Window, loss: PointwiseLoss, base: Planes | None = None
     ) -> tuple[float, float, Moments]:
         self._count(projection, window)
-        return super().descend(projection, window, target, l1, l2, base)
+        return super().descend(projection, window, loss, base)
 
     def _count(self, projection: Projection, window: Window) -> None:
         x, y, a, d = (projection.records[:, column] for column in (MX, MY, A, D))

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from smartsplat_large import errors
-    from smartsplat_large.api import SplatImage, decode, evaluate, fit, info, ingest, open
+    from smartsplat_large.api import decode, evaluate, fit, info, ingest, open
     from smartsplat_large.comparison import compare
     from smartsplat_large.config import FitConfig, preset, read_toml
     from smartsplat_large.gaussians import Gaussians
     from smartsplat_large.lattice import Window
+    from smartsplat_large.picture import SplatImage
     from smartsplat_large.reports import Comparison, Evaluation, FitReport
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "api": ("SplatImage", "decode", "evaluate", "fit", "info", "ingest", "open"),
+    "api": ("decode", "evaluate", "fit", "info", "ingest", "open"),
     "comparison": ("compare",),
     "config": ("FitConfig", "preset", "read_toml"),
     "gaussians": ("Gaussians",),
     "lattice": ("Window",),
+    "picture": ("SplatImage",),
     "reports": ("Comparison", "Evaluation", "FitReport"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -7,48 +7,39 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import operator
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
-from smartsplat_large.codec import SplatFile, write_atomic
+from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
+from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample
-from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
+from smartsplat_large.streaming.allowance import Allowance, allow
 from smartsplat_large.streaming.background import background_of
-from smartsplat_large.streaming.budget import encode_within, gaussian_budget
+from smartsplat_large.streaming.budget import encode_within
 from smartsplat_large.streaming.checkpoint import Checkpoint, is_delivered
 from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.cluster_loss import loss_named
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
-from smartsplat_large.streaming.plan import FitPlan, plan_fit
-from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr, most_that_fit
-from smartsplat_large.streaming.view import View, from_full_size
+from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr
+from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers, default_count, open_workers
 
 _IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr"}
-
-Region = Window | tuple[int, int, int, int]
-"""``x, y, width, height`` in level-0 pixels."""
 
 _BANDS_HELD = 4
 """Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
@@ -114,52 +105,29 @@ def fit(
         if report is not None:
             _require_report(report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
-        count, limit = gaussian_budget(meta, config)
-        threads = workers or default_count()
-
-        def planned(count: int) -> tuple[FitPlan, int]:
-            return _planned(meta, count, config, memory_bytes, threads)
-
-        if config.psnr is not None:
-            count = most_that_fit(count, planned)
-        plan, spare = planned(count)
-        # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
-        levels = (plan if config.psnr is None else planned(1)[0]).coarsest + 1
-        checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, plan), progress)
+        allowed = allow(meta, config, memory_bytes, workers or default_count())
+        checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, allowed.plan), progress)
         checkpoint.open(target, resume=bool(resume))
-        levels = 1 if checkpoint.delivered else levels
-        checkpoint.announce(count, meta.channels)
+        levels = 1 if checkpoint.delivered else allowed.levels
+        checkpoint.announce(allowed.count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
-        room = 0 if scheduler else spare
+        room = 0 if scheduler else allowed.spare_bytes
         with (
             open_workers(
                 workers,
                 scheduler=scheduler,
                 dashboard=watched,
-                task_bytes=plan.task_bytes,
+                task_bytes=allowed.plan.task_bytes,
                 performance_report=report,
                 progress=progress,
             ) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
             checkpoint,
             loss_named(scheduler),
-            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
+            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=allowed.threads) as copy,
         ):
             if not checkpoint.delivered:
-                renderer = CpuRenderer(background_of(copy, config))
-                if config.psnr is not None:
-                    encoded = encode_to_psnr(
-                        QualityTask(copy, renderer, config, planned, count, spare, Path(folder), pool, progress), config.psnr
-                    )  # fmt: skip
-                else:
-                    initial = checkpoint.resumed_gaussians or sample(
-                        copy.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
-                        workers=threads, progress=progress,
-                    )  # fmt: skip
-                    best = fit_gaussians(
-                        copy, renderer, initial, plan, config, pool, progress, spare, checkpoint, limit
-                    )
-                    encoded = encode_within(best.gaussians, copy, renderer, config, limit, pool, progress)
+                encoded = _encoded(copy, config, allowed, Path(folder), pool, progress, checkpoint)
                 with checkpoint.delivering(encoded.parts):
                     write_atomic(target, encoded.parts, overwrite=overwrite)
             measured = _verified(target, copy, meta, pool, progress)
@@ -191,31 +159,32 @@ def _target(image: Path, output: str | Path | None) -> Path:
     return target
 
 
+def _encoded(
+    copy: ImageSource, config: FitConfig, allowed: Allowance, folder: Path, pool: Workers, progress: Progress,
+    checkpoint: Checkpoint,
+) -> Encoded:  # fmt: skip
+    """The file of a fit: at the PSNR that is wanted, or of the Gaussians and bytes that are allowed."""
+    renderer, kept_bytes = CpuRenderer(background_of(copy, config)), allowed.spare_bytes
+    if config.psnr is not None:
+        return encode_to_psnr(
+            QualityTask(copy, renderer, config, allowed.planned, allowed.count, kept_bytes, folder, pool, progress),
+            config.psnr,
+        )  # fmt: skip
+    meta = copy.meta
+    initial = checkpoint.resumed_gaussians or sample(
+        copy.read, meta.size, meta.channels, meta.dtype, allowed.count, config.sampling, config.seed,
+        workers=allowed.threads, progress=progress,
+    )  # fmt: skip
+    best = fit_gaussians(
+        copy, renderer, initial, allowed.plan, config, pool, progress, kept_bytes, checkpoint, allowed.limit_bytes
+    )  # fmt: skip
+    return encode_within(best.gaussians, copy, renderer, config, allowed.limit_bytes, pool, progress)
+
+
 def _verified(written: Path, source: ImageSource, meta: ImageMeta, pool: Workers, progress: Progress) -> Evaluation:
     """What a file that was just written is worth, by decoding it again."""
     with SplatFile(written) as file:
         return _evaluation(score_file(source, view_of(file), pool, progress, stage="verify"), file, meta)
-
-
-def view_of(file: SplatFile, pitch: float = 1.0, skip_damage: bool = False) -> View:
-    """A file as its pictures are restored on this machine."""
-    return View(file, CpuRenderer(file.header.background), pitch, skip_damage)
-
-
-def _planned(meta: ImageMeta, count: int, config: FitConfig, memory_bytes: int, threads: int) -> tuple[FitPlan, int]:
-    """The plan of a fit, and how many bytes a copy of the image may take in memory throughout.
-
-    Raises
-    ------
-    MemoryLimitError
-        Fitting or sampling needs more than ``memory_bytes``.
-    """
-    about = (meta.size, meta.channels, meta.dtype.itemsize, count)
-    plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads)
-    sampling = footprint(*about, config.sampling, threads)
-    require(sampling, memory_bytes, f"sampling {count} Gaussians")
-    # Half of what is left: while its coarse levels are made, a copy takes twice its size.
-    return plan, (memory_bytes - max(plan.footprint.total, sampling.total)) // 2
 
 
 def _require_apart(source: Path, output: Path) -> None:
@@ -266,7 +235,7 @@ def decode(
     progress = progress or Silent()
     with SplatFile(file) as opened:
         view = view_of(opened, pitch_of(level, scale), skip_damage)
-        window = _output_window(view, region, str(file))
+        window = output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
         if isinstance(opened.path, Path):
@@ -292,56 +261,6 @@ def _counted(bands: Any, progress: Progress) -> Any:
     for band in bands:
         yield band
         progress.advance(band.shape[0] * band.shape[1] / 1e6)
-
-
-def pitch_of(level: int | None, scale: float | None) -> float:
-    """Level-0 pixels per output pixel.
-
-    Raises
-    ------
-    UsageError
-        Both are given, or one of them is out of range.
-    """
-    if level is not None and scale is not None:
-        raise UsageError("give a level or a scale, not both", hint="--level 2 is --scale 0.25")
-    if level is not None:
-        if not 0 <= level <= 30:
-            raise UsageError(f"level {level} is out of range", hint="it takes 0 (full size) to 30")
-        return 2.0**level
-    if scale is not None:
-        if not 1e-6 <= scale <= 1e4:
-            raise UsageError(f"scale {scale:g} is out of range", hint="it takes 0.000001 to 10000")
-        return 1 / scale
-    return 1.0
-
-
-def _corner_and_size(region: Region) -> tuple[int, int, int, int]:
-    x, y, width, height = (region.x, region.y, region.width, region.height) if isinstance(region, Window) else region
-    return operator.index(x), operator.index(y), operator.index(width), operator.index(height)
-
-
-def _output_window(view: View, given: Region | None, name: str) -> Window:
-    if given is None:
-        return view.size.window
-    return from_full_size(window_in(given, view.file.header.size, name), view.pitch, view.size)
-
-
-def window_in(given: Region | None, size: Size, name: str) -> Window:
-    """A region of a picture called ``name`` as a window; all of it where none is given.
-
-    Raises
-    ------
-    UsageError
-        It is empty, or not inside the picture.
-    """
-    if given is None:
-        return size.window
-    region = Window(*_corner_and_size(given))
-    if region.is_empty or not size.window.contains(region):
-        raise UsageError(
-            f"{name}: region {region} is not inside the picture", hint=f"X,Y,W,H within 0,0,{size.width},{size.height}"
-        )
-    return region
 
 
 def evaluate(
@@ -427,43 +346,6 @@ def ingest(
         _require_apart(Path(image), Path(output))
         with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=pool.count) as copy:
             return copy.meta
-
-
-class SplatImage:
-    """An open file, read like an array: ``picture.read(Window(x, y, w, h), level=2)``. Close it, or use ``with``."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.file = SplatFile(path)
-        self._renderer = CpuRenderer(self.file.header.background)
-
-    @property
-    def width(self) -> int:
-        return self.file.header.size.width
-
-    @property
-    def height(self) -> int:
-        return self.file.header.size.height
-
-    def gaussians(self, region: Region | None = None) -> Gaussians:
-        """All Gaussians that may show in a level-0 region (and some around it)."""
-        return self.file.gaussians(None if region is None else Window(*_corner_and_size(region)))
-
-    def read(self, region: Region | None = None, *, level: int | None = None, scale: float | None = None) -> Pixels:
-        """The pixels of a level-0 region (by default all), ``(h, w, c)`` of uint8 or uint16, at any zoom."""
-        view = View(self.file, self._renderer, pitch_of(level, scale))
-        return view.read(_output_window(view, region, str(self.file.path)))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.read(), dtype)
-
-    def close(self) -> None:
-        self.file.close()
-
-    def __enter__(self) -> SplatImage:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def open(file: str | Path) -> SplatImage:

@@ -18,6 +18,7 @@ from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import GiB, require
 from smartsplat_large.metrics import Score
+from smartsplat_large.picture import Region, window_in
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.reports import Comparison, Contest, FitReport, Measured
 from smartsplat_large.source import ArraySource, ImageSource, bands, open_source
@@ -37,7 +38,7 @@ def compare(
     ratios: Sequence[float] = RATIOS,
     config: FitConfig | None = None,
     codecs: Sequence[str] | None = None,
-    region: api.Region | None = None,
+    region: Region | None = None,
     memory_bytes: int = 4 * GiB,
     workers: int | None = None,
     overwrite: bool = False,
@@ -145,12 +146,12 @@ def _names(given: Sequence[str] | None) -> list[str]:
     return [name for name in rivals.RIVALS if given is None or name in given]
 
 
-def _pixels(image: str | Path, region: api.Region | None, memory_bytes: int) -> Pixels:
+def _pixels(image: str | Path, region: Region | None, memory_bytes: int) -> Pixels:
     """The picture, or a window of it, whole in memory; refused before it is read where that cannot be."""
     with open_source(image) as source:
         meta = source.meta
         rivals.require_supported(np.empty((0, 0, meta.channels), meta.dtype), meta.name)
-        window = api.window_in(region, meta.size, meta.name)
+        window = window_in(region, meta.size, meta.name)
         size = Size(window.width, window.height)
         require(
             rivals.footprint(size, meta.channels), memory_bytes, f"{meta.name}: to compare {size} pixels",

@@ -6,7 +6,7 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from smartsplat_large.cli.interrupts import check
@@ -20,6 +20,10 @@ _WINDOW_S = 30.0
 """The rate shown is that of so many seconds: long enough to be steady, short enough to follow a change of level."""
 
 LINE_INTERVAL_S = 5.0
+
+_WIDE = 76
+"""Columns from which on a terminal has room for a bar."""
+_NAME_WIDTH, _BAR_WIDTH, _LEFT_WIDTH = 19, 10, 9
 
 
 class Stage:
@@ -55,15 +59,21 @@ class Stage:
         rate = self.rate
         return max(self.total - self.done, 0) / rate if rate else None
 
-    def described(self) -> str:
-        """Facts, rate and amount, for people; what matters most comes first."""
+    def described(self, room: int | None = None) -> str:
+        """Facts, rate and amount, for people; what matters most comes first, and what ``room`` does not hold is left out."""
         rate = self.rate
         speed = [f"{_amount(rate)} {self.unit}/s"] if rate else []
-        return ", ".join([*self._facts(), *speed, f"{_amount(self.done)} of {_amount(self.total)} {self.unit}"])
+        parts = [*self._facts(), *speed, f"{_amount(self.done)} of {_amount(self.total)} {self.unit}"]
+        while room is not None and parts and len(", ".join(parts)) > room:
+            parts.pop()
+        return ", ".join(parts)
 
-    def finished(self, now: float) -> str:
+    def finished(self, now: float, compiling_s: float = 0.0) -> str:
         """What it came to, for people."""
-        return ", ".join([f"{_amount(self.done)} {self.unit} in {_clock(now - self._began)}", *self._facts()])
+        compiling = [f"and {_clock(compiling_s)} compiling kernels"] if compiling_s >= 0.5 else []
+        return ", ".join(
+            [f"{_amount(self.done)} {self.unit} in {_clock(now - self._began)}", *compiling, *self._facts()]
+        )
 
     def left(self) -> str:
         """Time to go, for people; empty while unknown."""
@@ -78,30 +88,30 @@ class Stage:
         return [_fact(name, value) for name, value in self.facts.items()]
 
 
-class LineProgress:
-    """A line for every finished stage, and every few seconds within one."""
+class _Stages:
+    """Stages one after the other, and a line that stays for every finished one.
 
-    def __init__(self, interval_s: float = LINE_INTERVAL_S) -> None:
-        self._interval_s = interval_s
+    Their clock stands still while kernels are compiled: that happens once, and says nothing of the time left.
+    """
+
+    def __init__(self) -> None:
         self._stage: Stage | None = None
-        self._written = 0.0
+        self._said_compiling = False
+        self._compiling_s: Callable[[], float] = float
+        self._compiled_before_s = 0.0
 
     def start(self, stage: str, total: float, unit: str) -> None:
         check()
         self.finish()
-        self._stage = Stage(stage, total, unit, time.monotonic())
-        self._written = time.monotonic()
+        self._compiled_before_s = self._compiling_s()
+        self._stage = Stage(stage, total, unit, self._now())
+        self._begin(self._stage)
 
     def advance(self, amount: float = 1, **facts: object) -> None:
         check()
-        if self._stage is None:
-            return
-        now = time.monotonic()
-        self._stage.advance(amount, facts, now)
-        if now - self._written >= self._interval_s:
-            self._written = now
-            going = (f"{self._stage.share:.0%}", self._stage.left(), self._stage.described())
-            self._write(f"{self._stage.name}: {', '.join(filter(None, going))}")
+        if self._stage is not None:
+            self._stage.advance(amount, facts, self._now())
+            self._show(self._stage)
 
     def note(self, message: str) -> None:
         check()
@@ -109,47 +119,98 @@ class LineProgress:
 
     def finish(self) -> None:
         """The last stage is over."""
-        if self._stage is not None:
-            self._write(f"{self._stage.name}: {self._stage.finished(time.monotonic())}")
-            self._stage = None
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            self._end()
+            compiling_s = self._compiling_s() - self._compiled_before_s
+            self._write(f"{stage.name}: {stage.finished(self._now(), compiling_s)}")
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Say so when kernels are compiled."""
+        # Imported late, for it loads numba.
+        from smartsplat_large.cli.compiling import watched
+
+        with watched(self._compiles) as compiling:
+            self._compiling_s = compiling.seconds
+            yield
+
+    def _now(self) -> float:
+        return time.monotonic() - self._compiling_s()
+
+    def _compiles(self, going: bool) -> None:
+        """Told on whatever thread compiles."""
+        if not self._said_compiling:
+            self._said_compiling = True
+            self._write("compiling kernels (first run only)")
+
+    def _begin(self, stage: Stage) -> None:
+        """``stage`` has started."""
+
+    def _show(self, stage: Stage) -> None:
+        """``stage`` has advanced."""
+
+    def _end(self) -> None:
+        """The stage is over."""
+
+    def _write(self, line: str) -> None:
+        raise NotImplementedError
+
+
+class LineProgress(_Stages):
+    """A line for every finished stage, and every few seconds within one."""
+
+    def __init__(self, interval_s: float = LINE_INTERVAL_S) -> None:
+        super().__init__()
+        self._interval_s = interval_s
+        self._written = 0.0
+
+    def _begin(self, stage: Stage) -> None:
+        self._written = time.monotonic()
+
+    def _show(self, stage: Stage) -> None:
+        now = time.monotonic()
+        if now - self._written >= self._interval_s:
+            self._written = now
+            going = (f"{stage.share:.0%}", stage.left(), stage.described())
+            self._write(f"{stage.name}: {', '.join(filter(None, going))}")
 
     def _write(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class BarProgress:
-    """A bar for every stage, the finished ones above."""
+class BarProgress(_Stages):
+    """A bar for the stage under way, below a line for every finished one."""
 
     def __init__(self, bars: Bars) -> None:
+        super().__init__()
         self._bars = bars
-        self._stage: Stage | None = None
         self._task: TaskID | None = None
 
-    def start(self, stage: str, total: float, unit: str) -> None:
-        check()
-        self.finish()
-        self._stage = Stage(stage, total, unit, time.monotonic())
-        self._task = self._bars.add_task(stage, total=1.0, text="", left="")
+    def _begin(self, stage: Stage) -> None:
+        self._task = self._bars.add_task(stage.name, total=1.0, text="", left="")
 
-    def advance(self, amount: float = 1, **facts: object) -> None:
-        check()
-        if self._stage is None or self._task is None:
-            return
-        stage = self._stage
-        stage.advance(amount, facts, time.monotonic())
+    def _show(self, stage: Stage) -> None:
+        assert self._task is not None
+        left = stage.left()
+        room = self._bars.console.width - _beside_text(self._bars.console.width, stage.name, left)
         # A stage is full when the next one starts: rounding in its units must not end it early.
         share = min(stage.share, 0.999)
-        self._bars.update(self._task, completed=share, text=stage.described(), left=stage.left())
+        self._bars.update(self._task, completed=share, text=stage.described(room), left=left)
 
-    def note(self, message: str) -> None:
-        check()
-        self._bars.console.print(message, markup=False, highlight=False, soft_wrap=True)
+    def _end(self) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+            self._task = None
 
-    def finish(self) -> None:
-        """The last stage is over; its bar stays, full."""
-        if self._stage is not None and self._task is not None:
-            self._bars.update(self._task, completed=1.0, left="", text=self._stage.finished(time.monotonic()))
-            self._stage = None
+    def _compiles(self, going: bool) -> None:
+        super()._compiles(going)
+        task = self._task
+        if task is not None:
+            self._bars.update(task, text="compiling kernels" if going else "")
+
+    def _write(self, line: str) -> None:
+        self._bars.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -158,15 +219,11 @@ def shown(*, quiet: bool) -> Iterator[Progress]:
     if quiet:
         yield Silent()
         return
-    if not sys.stderr.isatty():
-        lines = LineProgress()
-        yield lines
-        lines.finish()
-        return
-    with _bars() as bars:
-        drawn = BarProgress(bars)
-        yield drawn
-        drawn.finish()
+    with contextlib.ExitStack() as stack:
+        progress = BarProgress(stack.enter_context(_bars())) if sys.stderr.isatty() else LineProgress()
+        stack.enter_context(progress.watching())
+        yield progress
+        progress.finish()
 
 
 def _bars() -> Bars:
@@ -176,19 +233,32 @@ def _bars() -> Bars:
     from rich.progress import Progress as Bars
     from rich.table import Column
 
+    console = Console(stderr=True)
+    wide = console.width >= _WIDE
+    bar = [BarColumn(bar_width=_BAR_WIDTH, table_column=Column(min_width=_BAR_WIDTH))] if wide else []
+    name_width = _NAME_WIDTH if wide else None
     return Bars(
         SpinnerColumn(finished_text=" "),
-        TextColumn("{task.description}", markup=False, table_column=Column(min_width=19, no_wrap=True)),
-        BarColumn(bar_width=10, table_column=Column(min_width=10)),
+        TextColumn("{task.description}", markup=False, table_column=Column(min_width=name_width, no_wrap=True)),
+        *bar,
         TextColumn("{task.percentage:>3.0f}%", table_column=Column(min_width=4, no_wrap=True)),
-        TextColumn("{task.fields[left]}", style="cyan", table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[left]}", style="cyan", table_column=Column(min_width=_LEFT_WIDTH, no_wrap=True)),
         TextColumn(
             "{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)
         ),
-        console=Console(stderr=True),
+        console=console,
         expand=True,
         refresh_per_second=4,
+        transient=True,
     )
+
+
+def _beside_text(width: int, name: str, left: str) -> int:
+    """Columns that all but the text take on a terminal, with the spaces between."""
+    wide = width >= _WIDE
+    name_width = max(len(name), _NAME_WIDTH if wide else 0)
+    columns = [1, name_width, *([_BAR_WIDTH] if wide else []), 4, max(len(left), _LEFT_WIDTH)]
+    return sum(columns) + len(columns)
 
 
 def _amount(value: float) -> str:

@@ -13,8 +13,8 @@ from smartsplat_large.array_types import Index, Moments, WholePlanes
 from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.loss import LossSums, block_loss
-from smartsplat_large.lattice import Block, BlockGrid
-from smartsplat_large.render.base import BlockRenderer, Projection
+from smartsplat_large.lattice import Block, BlockGrid, Size
+from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Projection
 from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
 
@@ -51,7 +51,7 @@ def block_moments(
     target: WholePlanes,
     block: Block,
     loss: LossConfig,
-    image_samples: int,
+    image: Size,
 ) -> tuple[LossSums, Moments]:
     """Loss of a block's core and the moments of its gradient for the Gaussians of ``projection``.
 
@@ -59,17 +59,22 @@ def block_moments(
     """
     if loss.ssim:
         rendered = renderer.render(projection, block.outer)
-        sums, d_rendered = block_loss(rendered, target, block, loss, image_samples)
+        sums, d_rendered = block_loss(rendered, target, block, loss, image)
         return sums, renderer.correlate(projection, block.outer, d_rendered)
     rows, columns = block.core.slices(block.outer)
-    weights = loss.l1 / image_samples, 2 * loss.l2 / image_samples
     core = np.ascontiguousarray(target[:, rows, columns])
-    absolute, squared, moments = renderer.descend(projection, block.core, core, *weights)
+    absolute, squared, moments = renderer.descend(projection, block.core, pointwise_loss(core, loss, image))
     return LossSums(absolute, squared, 0.0, core.size), moments
 
 
 def block_loss_only(
-    renderer: BlockRenderer, projection: Projection, target: WholePlanes, block: Block, loss: LossConfig
+    renderer: BlockRenderer, projection: Projection, target: WholePlanes, block: Block, loss: LossConfig, image: Size
 ) -> LossSums:
     """Loss of a block's core, without gradients."""
-    return block_loss(renderer.render(projection, block.outer), target, block, loss, 1)[0]
+    return block_loss(renderer.render(projection, block.outer), target, block, loss, image)[0]
+
+
+def pointwise_loss(target: WholePlanes, loss: LossConfig, image: Size) -> PointwiseLoss:
+    """The terms of ``loss`` without SSIM, as a mean over a whole ``image`` of as many channels."""
+    samples = image.pixels * len(target)
+    return PointwiseLoss(target, loss.l1 / samples, 2 * loss.l2 / samples)

@@ -18,7 +18,7 @@ from numba import njit, uintp
 from smartsplat_large.array_types import Planes, WholePlanes
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.ssim import HALO, PART_HEIGHT, PART_WIDTH, scratch, similarity
-from smartsplat_large.lattice import Block
+from smartsplat_large.lattice import Block, Size
 
 NEGLIGIBLE = 1e-7
 """A loss that is rounding: what is as small is as good, and may even be below zero."""
@@ -54,7 +54,7 @@ class LossSums:
 
 
 def block_loss(
-    rendered: Planes, target: Planes | WholePlanes, block: Block, config: LossConfig, image_samples: int
+    rendered: Planes, target: Planes | WholePlanes, block: Block, config: LossConfig, image: Size
 ) -> tuple[LossSums, Planes]:
     """Loss of a block's core and its gradient on all pixels of its outer window.
 
@@ -62,14 +62,14 @@ def block_loss(
     ----------
     rendered, target
         ``(channels, *block.outer.shape)``; 1 is the brightest value, or for whole numbers their largest.
-    image_samples
-        Pixels x channels of the whole image: the loss is a mean over the image, whatever the block.
+    image
+        Of the whole image, seen as the block is: the loss is a mean over the image, whatever the block.
     """
     rows, columns = block.core.slices(block.outer)
     peak = 1.0 if target.dtype.kind == "f" else float(np.iinfo(target.dtype).max)
     gradient = np.zeros(rendered.shape, np.float32)
-    per_sample = 1 / image_samples
-    stands_for = config.ssim_stride**2
+    per_sample = 1 / (image.pixels * rendered.shape[0])
+    stands_for = pixels_a_point(image, config.ssim_stride)
     absolute, squared, similar, points = _by_parts(
         rendered.reshape(-1), np.ascontiguousarray(target).reshape(-1), rendered.shape, np.float32(1 / peak),
         (rows.start, rows.stop, columns.start, columns.stop), (block.outer.y, block.outer.x), (0,) * config.ssim_stride,
@@ -78,6 +78,12 @@ def block_loss(
     )  # fmt: skip
     samples = rendered.shape[0] * block.core.pixels
     return LossSums(absolute, squared, (points - similar) * stands_for, samples), gradient
+
+
+def pixels_a_point(image: Size, stride: int) -> float:
+    """Pixels that a point of SSIM's lattice stands for: ``stride**2``, or less where the last points are cut short."""
+    points = -(-image.width // stride) * -(-image.height // stride)
+    return image.pixels / points
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

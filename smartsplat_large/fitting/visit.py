@@ -11,16 +11,15 @@ from dataclasses import dataclass
 
 from smartsplat_large.array_types import Moments, WholePlanes
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums, block_loss
+from smartsplat_large.fitting.block import pointwise_loss
+from smartsplat_large.fitting.guard import STRICT
+from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import FREE, RatePrice
 from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
-
-DIVERGED = 2.0
-"""A step that leaves more than this many times the smallest loss met was too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +108,7 @@ class Walk:
         self._before = self._before or sums
         self._peak = max(self._peak, value * sums.samples) if math.isfinite(value) else math.inf
         least = math.inf if self._best is None else self._best[1].value(self._loss)
-        # Not "value > ...": that would be false of what is not a number.
-        sound = gaussians.is_finite and value <= DIVERGED * max(least, NEGLIGIBLE)
-        if self._best is not None and not sound:
+        if self._best is not None and STRICT.is_lost(gaussians, value, least):
             self.state, self._last = self._best[0].copy(), self._best[1]
             self.factor /= 2
             return False
@@ -135,7 +132,6 @@ class Scene:
         self.course, self._target = course, target
         outer = outer_window(visit.window, course.loss, course.size)
         self.block = Block(0, visit.window, outer)
-        self._samples = course.size.pixels * len(target)
         neighbours = course.renderer.project(visit.neighbours, course.pitch)
         self._base = course.renderer.render(neighbours, outer) if len(visit.neighbours) else None
 
@@ -144,16 +140,14 @@ class Scene:
         renderer, loss = self.course.renderer, self.course.loss
         if loss.ssim:
             rendered = renderer.render(projection, self.block.outer, self._base)
-            sums, d_rendered = block_loss(rendered, self._target, self.block, loss, self._samples)
+            sums, d_rendered = block_loss(rendered, self._target, self.block, loss, self.course.size)
             return sums, renderer.correlate(projection, self.block.outer, d_rendered)
-        weights = loss.l1 / self._samples, 2 * loss.l2 / self._samples
-        absolute, squared, moments = renderer.descend(
-            projection, self.block.core, self._target, *weights, self._base
-        )  # fmt: skip
+        pointwise = pointwise_loss(self._target, loss, self.course.size)
+        absolute, squared, moments = renderer.descend(projection, self.block.core, pointwise, self._base)
         return LossSums(absolute, squared, 0.0, self._target.size), moments
 
     def judge(self, gaussians: Gaussians) -> LossSums:
         """The loss of the window."""
         renderer = self.course.renderer
         rendered = renderer.render(renderer.project(gaussians, self.course.pitch), self.block.outer, self._base)
-        return block_loss(rendered, self._target, self.block, self.course.loss, 1)[0]
+        return block_loss(rendered, self._target, self.block, self.course.loss, self.course.size)[0]

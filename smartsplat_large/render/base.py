@@ -77,6 +77,15 @@ class Projection:
         return Projection(self.records[index], self.peaks[index])
 
 
+@dataclass(frozen=True, slots=True)
+class PointwiseLoss:
+    """``l1 |r| + l2 r^2 / 2``, with the residual ``r`` of a clamped rendering from ``target``, the pixels of its window."""
+
+    target: WholePlanes
+    l1: float
+    l2: float
+
+
 class BlockRenderer(Renderer, Protocol):
     """A renderer whose passes can be taken apart, so that no block repeats what is the same for all of them.
 
@@ -91,16 +100,9 @@ class BlockRenderer(Renderer, Protocol):
     def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments: ...
 
     def descend(
-        self,
-        projection: Projection,
-        window: Window,
-        target: WholePlanes,
-        l1: float,
-        l2: float,
-        base: Planes | None = None,
+        self, projection: Projection, window: Window, loss: PointwiseLoss, base: Planes | None = None
     ) -> tuple[float, float, Moments]:
-        """All of a step where the loss is pointwise: sums of ``|r|`` and ``r^2``, and the moments of the gradient
-        ``l1 sign(r) + l2 r``, with the residual ``r`` of the clamped rendering."""
+        """All of a step where the loss is pointwise: sums of ``|r|`` and ``r^2``, and the moments of the gradient."""
         ...
 
     def gradients(

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.array_types import Moments, Planes, WholePlanes
+from smartsplat_large.array_types import Moments, Planes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render import cpu_kernels, records
-from smartsplat_large.render.base import Gradients, Projection, Spread, at_once, box_variance
+from smartsplat_large.render.base import Gradients, PointwiseLoss, Projection, Spread, at_once, box_variance
 from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH
 
 
@@ -48,35 +48,24 @@ class CpuRenderer:
 
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
         out = np.empty((projection.peaks.shape[1], *window.shape), np.float32)
-        cpu_kernels.forward(
-            projection.records,
-            projection.peaks,
-            *_raster(projection, window),
-            _given(base),
-            out,
-            self._planes(projection),
-        )
+        raster, background = _raster(projection, window), self._planes(projection)
+        cpu_kernels.forward(projection.records, projection.peaks, raster, _given(base), out, background)
         return out
 
     def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments:
         moments = _no_moments(projection)
-        raster = _raster(projection, window)
-        cpu_kernels.backward(projection.records, projection.peaks, *raster, d_planes, self._planes(projection), moments)
+        raster, background = _raster(projection, window), self._planes(projection)
+        cpu_kernels.backward(projection.records, projection.peaks, raster, d_planes, background, moments)
         return moments
 
     def descend(
-        self,
-        projection: Projection,
-        window: Window,
-        target: WholePlanes,
-        l1: float,
-        l2: float,
-        base: Planes | None = None,
+        self, projection: Projection, window: Window, loss: PointwiseLoss, base: Planes | None = None
     ) -> tuple[float, float, Moments]:
         moments = _no_moments(projection)
         absolute, squared = cpu_kernels.descend(
-            projection.records, projection.peaks, *_raster(projection, window), target,
-            float(np.iinfo(target.dtype).max), np.float32(l1), np.float32(l2), _given(base), self._planes(projection), moments,
+            projection.records, projection.peaks, _raster(projection, window), loss.target,
+            float(np.iinfo(loss.target.dtype).max), np.float32(loss.l1), np.float32(loss.l2), _given(base),
+            self._planes(projection), moments,
         )  # fmt: skip
         return absolute, squared, moments
 

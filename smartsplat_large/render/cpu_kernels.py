@@ -3,8 +3,9 @@
 The buffer holds a tile as strips of eight columns; a strip holds its rows from the top, and a row its channels, eight
 pixels each. So walking down a strip reads and writes memory in order. :mod:`.strips` explains the arithmetic.
 
-Kernels are compiled for each number of channels: they take it as the length of a tuple, which the compiler knows: that of the
-background's float32 values.
+A *raster* is the Gaussians of each tile, see :meth:`.cpu.CpuRenderer.tiles`, the window and where its tiles lie, and how many
+make a row. Kernels are compiled for each number of channels: they take it as the length of a tuple, which the compiler
+knows: that of the background's float32 values.
 """
 
 from __future__ import annotations
@@ -125,7 +126,8 @@ def _correlate_tile(
 ) -> None:
     """Add to ``moments`` what the gradient in the tile's buffer means for each Gaussian; see :func:`.records.chain`.
 
-    Within a run, sums of w, m w and m^2 w, with m rows to go, are sums of sums: three additions a row.
+    Within a run, sums of w, m w and m^2 w, with m rows to go, are sums of sums: three additions a row. One function, long as
+    it is: taken apart, its sums leave the registers.
     """
     channels = len(planes)
     row = channels * simd.LANES
@@ -204,19 +206,31 @@ def _correlate_tile(
 
 
 @njit(inline="always", error_model="numpy")
+def _lanes(j: int, left: int, right: int) -> Any:
+    """First and last of the eight columns of a strip that the window wants."""
+    return max(left - (j << SHIFT), 0), min(right - (j << SHIFT), simd.LANES - 1)
+
+
+@njit(inline="always", error_model="numpy")
+def _copy(source: Any, at: int, out: Any, to: int, lanes: Any) -> None:
+    """Those lanes of eight numbers; ``at`` and ``to`` are where the first of the eight would be."""
+    first, last = lanes
+    if last - first == simd.LANES - 1:
+        simd.store(out, uintp(to), simd.load(source, uintp(at)))
+    else:
+        for lane in range(first, last + 1):
+            out[to + lane] = source[at + lane]
+
+
+@njit(inline="always", error_model="numpy")
 def _store_tile(buffer: Any, tile: Any, bounds: Any, channels: int, out: Any) -> None:
     x0, y0, left, right, top, bottom = tile
     for c in range(channels):
         for y in range(top, bottom + 1):
             line = out[c, y0 + y - bounds[1]]
             for j in range(left >> SHIFT, (right >> SHIFT) + 1):
-                base = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
-                x, at = j << SHIFT, x0 + (j << SHIFT) - bounds[0]
-                if x >= left and x + simd.LANES - 1 <= right:
-                    simd.store(line, uintp(at), simd.load(buffer, uintp(base)))
-                else:
-                    for lane in range(max(left - x, 0), min(right - x, simd.LANES - 1) + 1):
-                        line[at + lane] = buffer[base + lane]
+                at = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
+                _copy(buffer, at, line, x0 + (j << SHIFT) - bounds[0], _lanes(j, left, right))
 
 
 @njit(inline="always", error_model="numpy")
@@ -229,13 +243,8 @@ def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) 
         for y in range(top, bottom + 1):
             line = planes[c, y0 + y - bounds[1]]
             for j in range(left >> SHIFT, (right >> SHIFT) + 1):
-                base = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
-                x, at = j << SHIFT, x0 + (j << SHIFT) - bounds[0]
-                if x >= left and x + simd.LANES - 1 <= right:
-                    simd.store(buffer, uintp(base), simd.load(line, uintp(at)))
-                else:
-                    for lane in range(max(left - x, 0), min(right - x, simd.LANES - 1) + 1):
-                        buffer[base + lane] = line[at + lane]
+                at = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
+                _copy(line, x0 + (j << SHIFT) - bounds[0], buffer, at, _lanes(j, left, right))
 
 
 @njit(inline="always", error_model="numpy")
@@ -252,13 +261,12 @@ def _begin_tile(buffer: Any, tile: Any, bounds: Any, planes: Any, base: Any) -> 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def forward(
-    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, base: Any, out: Any, planes: Any
-) -> None:
+def forward(records: Any, peaks: Any, raster: Any, base: Any, out: Any, planes: Any) -> None:
     """Render a window onto ``base``, or onto the background where that is empty; ``(channels, height, width)`` float32."""
     channels = len(planes)
     buffer = _tile_buffer(channels)
     strips = _strip_buffers()
+    start, ids, bounds, columns = raster
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
         _begin_tile(buffer, tile, bounds, planes, base)
@@ -267,13 +275,12 @@ def forward(
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def backward(
-    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, d_out: Any, planes: Any, moments: Any
-) -> None:
+def backward(records: Any, peaks: Any, raster: Any, d_out: Any, planes: Any, moments: Any) -> None:
     """Add to ``moments`` what the gradient ``d_out`` on a window means for each Gaussian."""
     channels = len(planes)
     buffer = _tile_buffer(channels)
     strips = _strip_buffers()
+    start, ids, bounds, columns = raster
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
         _load_tile(buffer, tile, bounds, channels, d_out)
@@ -282,8 +289,7 @@ def backward(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def descend(
-    records: Any, peaks: Any, start: Any, ids: Any, bounds: Any, columns: int, target: Any, brightest: float,
-    l1: Any, l2: Any, base: Any, planes: Any, moments: Any,
+    records: Any, peaks: Any, raster: Any, target: Any, brightest: float, l1: Any, l2: Any, base: Any, planes: Any, moments: Any
 ) -> Any:  # fmt: skip
     """Forward, pointwise loss and backward of a window, tile by tile, each while it is in the first-level cache.
 
@@ -303,6 +309,7 @@ def descend(
     channels = len(planes)
     buffer = _tile_buffer(channels)
     strips = _strip_buffers()
+    start, ids, bounds, columns = raster
     unit = np.float32(1 / brightest)
     absolute, squared = 0.0, 0.0
     for index in range(len(start) - 1):

@@ -11,10 +11,11 @@ import math
 from dataclasses import dataclass
 
 from smartsplat_large.config import LossConfig
+from smartsplat_large.fitting.guard import STRICT
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.ssim import HALO
-from smartsplat_large.fitting.visit import DIVERGED, Course, Outcome, Visit, outer_window, take_steps
+from smartsplat_large.fitting.visit import Course, Outcome, Visit, outer_window, take_steps
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.streaming.plan import cap
 from smartsplat_large.streaming.schedule import Round
@@ -71,4 +72,4 @@ def changed(sums: LossSums, outcomes: list[Outcome]) -> LossSums:
 def is_hasty(outcomes: list[Outcome], loss: LossConfig) -> bool:
     """Whether a step was too long for the blocks of a group together, as a step of exact mode may be for the image."""
     before = sum(outcome.before.value(loss) * outcome.before.samples for outcome in outcomes)
-    return sum(outcome.peak for outcome in outcomes) > DIVERGED * before
+    return sum(outcome.peak for outcome in outcomes) > STRICT.tolerance * before

@@ -60,12 +60,15 @@ class Finish:
     @classmethod
     def begin(
         cls, gaussians: Gaussians, step_index: int, bits: int, extras: Extras, source: ImageSource, renderer: BlockRenderer,
-        workers: Workers, progress: Progress, expected: int,
+        workers: Workers, progress: Progress, expected: int, attempt: int = 1,
     ) -> Finish:  # fmt: skip
-        """The nearest symbols for an amplitude step, of which ``expected`` passes are about to be made."""
+        """The nearest symbols for an amplitude step, of which ``expected`` passes are about to be made.
+
+        Progress tells the attempts at one file apart.
+        """
         symbols, layout = quantized(gaussians, source.meta.size, step_index)
         encoded = pack(symbols, layout, bits, step_index, extras)
-        progress.start("finish", expected, "passes")
+        progress.start("finish" if attempt == 1 else f"finish, attempt {attempt}", expected, "passes")
         return cls(source, renderer, workers, progress, bits, extras, symbols, layout, encoded, expected)
 
     def improve(self, price: float) -> None:
@@ -115,14 +118,14 @@ def finish_within(
     index, aim = plain.step_index, AIM * budget_bytes
     slope = len(gaussians) * (gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
     finish = Finish.begin(gaussians, index, *around)
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         finish.improve(PRICE)
         finish.improve(PRICE)
         excess = SHRINKAGE * finish.encoded.size_bytes - aim
         if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget:
             break
         index += math.ceil(excess / slope)
-        finish = Finish.begin(gaussians, index, *around)
+        finish = Finish.begin(gaussians, index, *around, attempt + 2)
     best = _steered(finish, budget_bytes, passes)
     if best is None:
         return plain

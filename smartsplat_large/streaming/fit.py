@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from smartsplat_large.config import FitConfig, LossConfig
+from smartsplat_large.fitting.guard import MOVING, STRICT
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import FREE, RatePrice, rate_price
@@ -24,8 +25,6 @@ from smartsplat_large.streaming.schedule import Round, rate_at, relocated_share,
 from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.solve import solve_colors
 from smartsplat_large.streaming.state import (
-    MOVING,
-    STRICT,
     Account,
     Best,
     Place,
@@ -296,7 +295,7 @@ class _Descent:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
         patience = MOVING if self.config.relocate_share else STRICT
-        if not self.best.is_lost(gaussians, loss, patience):
+        if not patience.is_lost(gaussians, loss, self.best.recent):
             self.best.consider(gaussians, sums, loss, patience)
             return None
         self.state = self.state.returned_to(self.best.gaussians, self.plan.size)

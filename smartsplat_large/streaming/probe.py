@@ -54,7 +54,8 @@ def first_count(
     pixels = probed.meta.size.pixels
     low, high = (max(1, round(pixels / per)) for per in (PER_GAUSSIAN[1], PER_GAUSSIAN[0]))
     count, known = max(1, round(pixels / START)), list[tuple[int, float]]()
-    for _ in range(PROBES):
+    for number in range(1, PROBES + 1):
+        progress.note(f"probe {number}: {count} Gaussians on {probed.meta.size} pixels")
         known.append((count, probe(probed, renderer, config, count, workers, progress, kept_bytes)))
         wanted = extrapolated(known, target)
         count = min(max(wanted, low), high)

@@ -7,6 +7,7 @@ that, and the amplitude step of the file brings the measured PSNR into its windo
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,7 +122,9 @@ def encode_to_psnr(task: QualityTask, target: float) -> Encoded:
         kept_bytes=task.kept_bytes,
     )  # fmt: skip
     task.planned(min(count, gaussian_budget(task.source.meta, task.config)[0]))
-    best = search_counts(task.fit, task.first_file, task.file_at, min(count, task.most), task.most, target)
+    best = search_counts(
+        task.fit, task.first_file, task.file_at, min(count, task.most), task.most, target, task.progress.note
+    )  # fmt: skip
     if not target <= best.psnr <= target + WINDOW:
         task.progress.note(
             f"{target:g} dB could not be met: the nearest file has {best.psnr:.2f} dB in {best.encoded.size_bytes} bytes"
@@ -155,18 +158,23 @@ def search_counts(
     count: int,
     most: int,
     target: float,
+    note: Callable[[str], None],
 ) -> Trial:
     """Fits of more or fewer Gaussians, beginning with ``count``, until one of them can be written at ``target``."""
     best: Trial | None = None
     known: list[tuple[int, float]] = []
     for attempt in range(MOST_FITS):
+        name = f"trial {attempt + 1}"
+        note(f"{name}: {count} Gaussians")
         gaussians = fit(count)
         first = first_file(gaussians)
+        note(f"{name}: {first.psnr:.2f} dB, wanted {target:g} to {target + WINDOW:g}")
         best, known = nearer(best, first, target), [*known, (count, first.psnr)]
         following = next_count(known, most, target)
         last = attempt == MOST_FITS - 1 or following == count
         if last or -BELOW <= first.psnr - (target + WINDOW / 2) <= ABOVE:
-            best = nearer(best, search_steps(functools.partial(file_at, gaussians), first, target, last), target)
+            written = _told(functools.partial(file_at, gaussians), name, note)
+            best = nearer(best, search_steps(written, first, target, last), target)
             if best.psnr < target:
                 # Its finest steps did not do: more Gaussians must, whatever its first file promised.
                 known[-1] = (count, min(first.psnr, target - 2 * BELOW))
@@ -175,6 +183,18 @@ def search_counts(
         count = next_count(known, most, target)
     assert best is not None
     return best
+
+
+def _told(file_at: Callable[[int], Trial], name: str, note: Callable[[str], None]) -> Callable[[int], Trial]:
+    """``file_at``, with a note of what came of every file but the first, which was made before."""
+    numbers = itertools.count(2)
+
+    def told(step_index: int) -> Trial:
+        trial = file_at(step_index)
+        note(f"{name}, file {next(numbers)}: {trial.psnr:.2f} dB")
+        return trial
+
+    return told
 
 
 def next_count(known: list[tuple[int, float]], most: int, target: float) -> int:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from smartsplat_large.config import OptimizerConfig
-from smartsplat_large.fitting.loss import NEGLIGIBLE, LossSums
+from smartsplat_large.fitting.guard import Patience
+from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 
@@ -19,22 +20,6 @@ _EXACT = 1e-12
 
 _COLUMNS = ("xy", "scale", "rotation", "color")
 _RAW = ("xy", "raw", "mean", "square")
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How a fit takes a loss that rises."""
-
-    tolerance: float
-    """A loss this many times the best one of late means that the steps were too long."""
-    recovery: float
-    """By which halved rates grow again with every good step, until they are whole."""
-
-
-STRICT = Patience(2.0, 1.0)
-"""Without moves of budget, a jump of the loss says that the rates are too high for good."""
-MOVING = Patience(3.0, 1.01)
-"""What was just moved may double the loss for a few steps, time and again."""
 
 
 @dataclass(slots=True)
@@ -66,14 +51,6 @@ class Best:
         self.rate = min(patience.recovery * self.rate, 1.0)
         if loss < self.loss and not self.is_exact:
             self.gaussians, self.sums, self.loss = gaussians, sums, loss
-
-    def is_lost(self, gaussians: Gaussians, loss: float, patience: Patience) -> bool:
-        """Whether a state with this loss is no place to go on from. A Gaussian that is not a number renders as nothing."""
-        return (
-            not gaussians.is_finite
-            or not math.isfinite(loss)
-            or loss > patience.tolerance * max(self.recent, NEGLIGIBLE)
-        )
 
 
 @dataclass(slots=True)

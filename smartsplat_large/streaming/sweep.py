@@ -44,10 +44,6 @@ class SweepTask:
     def pitch(self) -> float:
         return 2.0**self.targets.level
 
-    @property
-    def image_samples(self) -> int:
-        return self.grid.size.pixels * self.channels
-
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
@@ -91,13 +87,15 @@ def fit_block(task: SweepTask, seen: Seen) -> tuple[LossSums, Moments]:
     """The task of one block: read its window, render, compare, pass the gradient back."""
     block = task.grid[seen.block]
     target = task.targets.read(block.outer)
-    return block_moments(task.renderer, seen.projection, target, block, task.loss, task.image_samples)
+    return block_moments(task.renderer, seen.projection, target, block, task.loss, task.grid.size)
 
 
 def judge_block(task: SweepTask, seen: Seen) -> LossSums:
     """The task of one block when only the loss is wanted."""
     block = task.grid[seen.block]
-    return block_loss_only(task.renderer, seen.projection, task.targets.read(block.outer), block, task.loss)
+    return block_loss_only(
+        task.renderer, seen.projection, task.targets.read(block.outer), block, task.loss, task.grid.size
+    )
 
 
 @dataclass(frozen=True, slots=True)

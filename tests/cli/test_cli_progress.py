@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import itertools
+import re
+import time
 
 import pytest
+from numba import njit
 
 from smartsplat_large.cli import progress
+from smartsplat_large.cli.compiling import Compiling
 from smartsplat_large.cli.progress import BarProgress, LineProgress, Stage, shown
 from smartsplat_large.progress import Silent
 
@@ -76,6 +81,10 @@ class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
 
+    def lines(self) -> list[str]:
+        """What was written, without control sequences."""
+        return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.getvalue()).replace("\r", "\n").splitlines()
+
 
 def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
@@ -88,10 +97,63 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
         bars.advance(5, psnr=31.25)
         bars.start("verify", 1, "MP")
     assert "http://127.0.0.1:8787/[status]" in terminal.getvalue()
-    fit, verify = [line for line in terminal.getvalue().splitlines() if "100%" in line][-2:]
-    assert "fit" in fit
-    assert "PSNR 31.25 dB" in fit
-    assert "verify" in verify
+    fit, verify = [line for line in terminal.lines() if re.match(r"(fit|verify): ", line)]
+    assert re.search(r"fit: 5 steps in .* s, PSNR 31.25 dB$", fit)
+    assert re.search(r"verify: 0 MP in .* s$", verify)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 160])
+@pytest.mark.parametrize("name", ["fit", "measuring distances"])
+def test_what_matters_fits_on_narrow_terminals(columns: int, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    clock = itertools.count(0.0, 1.0)
+    monkeypatch.setattr(progress._Stages, "_now", lambda self: next(clock))
+    with shown(quiet=False) as bars:
+        assert isinstance(bars, BarProgress)
+        bars.start(name, 40000, "steps")
+        for _ in range(100):
+            bars.advance(4, psnr=31.25, level=1)
+        bars._bars.refresh()
+        line = [line for line in terminal.lines() if "PSNR" in line][-1].rstrip()
+    assert len(line) <= columns
+    assert all(part in line for part in (name, " 1%", "2:45:00 left", "PSNR 31.25 dB"))
+    assert "\u2026" not in line
+    assert ("400 of 40000 steps" in line) == (columns == 160)
+
+
+def test_compiling_is_said_once_and_left_out_of_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    def compile_one() -> None:
+        njit(lambda x: x + 1)(1)
+
+    lines = LineProgress(interval_s=3600)
+    lines.start("fit", 10, "steps")
+    with lines.watching():
+        began = time.monotonic()
+        compile_one()
+        compile_one()
+        took = time.monotonic() - began
+        assert lines._now() - began < took / 2
+        lines.finish()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "compiling kernels (first run only)"
+    assert sum("first run" in line for line in said) == 1
+
+
+def test_compiling_counts_once_where_it_is_nested() -> None:
+    told: list[bool] = []
+    compiling = Compiling(told.append)
+    for step in (compiling.on_start, compiling.on_start, compiling.on_end, compiling.on_end):
+        step(None)
+    assert told == [True, False]
+    assert compiling.seconds() == compiling.seconds()
+
+
+def test_a_finished_stage_says_how_long_kernels_took() -> None:
+    stage = Stage("fit", 10, "steps", now=0)
+    stage.advance(10, {"psnr": 30.0}, now=4)
+    assert stage.finished(4, 12.0) == "10 steps in 4.0 s, and 0:12 compiling kernels, PSNR 30.00 dB"
 
 
 def test_quiet_shows_nothing_and_a_pipe_gets_lines() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.render.base import Renderer
+from smartsplat_large.render.base import PointwiseLoss, Renderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.reference import ReferenceRenderer
 
@@ -66,7 +66,7 @@ def test_gaussians_are_added_to_the_background(kind: type[CpuRenderer], case: st
     np.testing.assert_array_equal(ours.forward(gaussians, window, pitch, base), black)
     target = np.full(base.shape, 100, np.uint8)
     projection = ours.project(gaussians, pitch)
-    _, squared, _ = ours.descend(projection, window, target, 0.0, 1.0)
+    _, squared, _ = ours.descend(projection, window, PointwiseLoss(target, 0.0, 1.0))
     wanted = np.square(expected.clip(0, 1).astype(np.float64) - 100 / 255).sum()
     assert squared == pytest.approx(wanted, rel=1e-4)
 
@@ -168,7 +168,7 @@ def test_descent_is_forward_loss_and_backward_in_one(channels: int, dtype: type,
     target = np.random.default_rng(2).integers(1, peak, (channels, *WINDOW.shape), dtype)
     noise = np.random.default_rng(3).normal(0.2, 0.5, target.shape).astype(np.float32)
     base = noise if based else None
-    absolute, squared, moments = renderer.descend(projection, WINDOW, target, 0.3, 0.7, base)
+    absolute, squared, moments = renderer.descend(projection, WINDOW, PointwiseLoss(target, 0.3, 0.7), base)
     r = renderer.forward(gaussians, WINDOW, 1.0, base).clip(0, 1) - target / peak
     assert absolute == pytest.approx(np.abs(r).sum(), rel=1e-5)
     assert squared == pytest.approx(np.square(r).sum(), rel=1e-5)

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from smartsplat_large.config import LossConfig
-from smartsplat_large.fitting.loss import LossSums, block_loss
+from smartsplat_large.fitting.loss import LossSums, block_loss, pixels_a_point
 from smartsplat_large.fitting.ssim import HALO
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.lattice import Block, BlockGrid, Size
+from smartsplat_large.render.base import PointwiseLoss
 from smartsplat_large.render.cpu import CpuRenderer
 
 
@@ -29,7 +30,7 @@ def by_torch(rendered: np.ndarray, target: np.ndarray, config: LossConfig) -> tu
     vx, vy, vxy = blur(x * x) - mx**2, blur(y * y) - my**2, blur(x * y) - mx * my
     step = config.ssim_stride
     ssim = (2 * mx * my + 1e-4) * (2 * vxy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
-    dissimilarity = step**2 * (1 - ssim[:, ::step, ::step]).sum() / target.size
+    dissimilarity = (1 - ssim[:, ::step, ::step]).mean()
     loss = config.l1 * (x - y).abs().mean() + config.l2 * ((x - y) ** 2).mean() + config.ssim * dissimilarity
     loss.backward()
     return loss.item(), x.grad.numpy()
@@ -40,11 +41,16 @@ def in_blocks(rendered, target, config: LossConfig, side: int) -> tuple[float, n
     sums, gradient = LossSums(0, 0, 0, 0), np.zeros(rendered.shape)
     for block in BlockGrid(size, side, HALO):
         at = (slice(None), *block.outer.slices(size.window))
-        part, d = block_loss(rendered[at].copy(), target[at].copy(), block, config, rendered.size)
+        part, d = block_loss(rendered[at].copy(), target[at].copy(), block, config, size)
         sums += part
         gradient[at] += d
     assert sums.samples == rendered.size
     return sums.value(config), gradient
+
+
+def alone(block: Block) -> Size:
+    """Of an image that is one block."""
+    return Size(block.core.width, block.core.height)
 
 
 @pytest.mark.parametrize("shape", [(3, 61, 83), (1, 40, 17), (4, 9, 30), (2, 1, 1), (1, 90, 300)])
@@ -72,10 +78,10 @@ def test_blocks_sum_to_the_whole_image(shape, side: int, config: LossConfig) -> 
 def test_overshoot_costs_nothing_where_the_target_is_white() -> None:
     block = BlockGrid(Size(20, 20), 20, HALO)[0]
     white, beyond = np.ones((3, 20, 20), np.float32), np.full((3, 20, 20), 1.5, np.float32)
-    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), white.size)
+    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), alone(block))
     assert sums.absolute == 0
     assert not gradient.any()
-    sums, gradient = block_loss(beyond, white * 0.5, block, LossConfig(l1=0, l2=1, ssim=0), white.size)
+    sums, gradient = block_loss(beyond, white * 0.5, block, LossConfig(l1=0, l2=1, ssim=0), alone(block))
     assert (gradient > 0).all(), "a pixel beyond the range must still be pulled back"
 
 
@@ -86,18 +92,18 @@ def test_overshoot_at_white_has_no_sign(dtype: type, width: int) -> None:
     block = BlockGrid(Size(width, 20), 20, HALO)[0]
     beyond = np.full((3, 20, width), 1.5, np.float32)
     white = np.full(beyond.shape, np.iinfo(dtype).max, dtype)
-    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), white.size)
+    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), alone(block))
     assert (sums.absolute, sums.squared) == (0, 0)
     assert not gradient.any()
     renderer = CpuRenderer((1.5,) * 3)
     nothing = renderer.project(Gaussians.empty(3), 1.0)
-    assert renderer.descend(nothing, block.core, white, 1.0, 1.0)[:2] == (0, 0)
+    assert renderer.descend(nothing, block.core, PointwiseLoss(white, 1.0, 1.0))[:2] == (0, 0)
 
 
 def test_identical_pictures_have_no_loss() -> None:
     block = BlockGrid(Size(30, 25), 64, HALO)[0]
     picture = np.random.default_rng(0).uniform(0, 1, (3, 25, 30)).astype(np.float32)
-    sums, gradient = block_loss(picture, picture, block, LossConfig(), picture.size)
+    sums, gradient = block_loss(picture, picture, block, LossConfig(), alone(block))
     assert sums.value(LossConfig()) == pytest.approx(0, abs=1e-6)
     assert sums.psnr == float("inf")
     assert np.abs(gradient).max() < 1e-6
@@ -109,12 +115,27 @@ def test_whole_numbers_are_the_same_target(dtype: type) -> None:
     rng = np.random.default_rng(0)
     whole = rng.integers(0, np.iinfo(dtype).max, (3, 31, 40), dtype=dtype, endpoint=True)
     rendered = rng.uniform(0, 1, whole.shape).astype(np.float32)
-    one, d_one = block_loss(rendered, whole, block, LossConfig(), whole.size)
+    one, d_one = block_loss(rendered, whole, block, LossConfig(), alone(block))
     other, d_other = block_loss(
-        rendered, (whole / np.iinfo(dtype).max).astype(np.float32), block, LossConfig(), whole.size
+        rendered, (whole / np.iinfo(dtype).max).astype(np.float32), block, LossConfig(), alone(block)
     )
     assert one.value(LossConfig()) == pytest.approx(other.value(LossConfig()), rel=1e-6)
     np.testing.assert_allclose(d_one, d_other, rtol=0, atol=2e-6 * np.abs(d_other).max())
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (41, 33), (40, 32)])
+def test_every_other_pixel_weighs_as_much_whatever_the_shape(shape: tuple[int, int]) -> None:
+    """Pictures of one colour each, far from borders or not, are as unlike on the lattice as on all pixels."""
+    assert pixels_a_point(Size(*shape), 1) == 1
+    points = len(range(0, shape[0], 2)) * len(range(0, shape[1], 2))
+    assert pixels_a_point(Size(*shape), 2) * points == pytest.approx(shape[0] * shape[1])
+    block = BlockGrid(Size(*shape), 64, HALO)[0]
+    dark, bright = (np.full((1, shape[1], shape[0]), value, np.float32) for value in (0.0, 1.0))
+    every, other = (
+        block_loss(dark, bright, block, LossConfig(l1=0, ssim=1, ssim_stride=stride), alone(block))[0]
+        for stride in (1, 2)
+    )
+    assert other.dissimilarity == pytest.approx(every.dissimilarity, rel=0.01)
 
 
 def test_every_other_pixel_has_the_same_similarity() -> None:
@@ -125,8 +146,8 @@ def test_every_other_pixel_has_the_same_similarity() -> None:
         np.stack([np.sin(x / 5) * np.cos(y / 9), np.sin((x + y) / 7), np.cos(x * y / 900)]).astype(np.float32) / 2 + 0.5
     )
     rendered = np.clip(target + np.random.default_rng(0).normal(0, 0.05, target.shape), 0, 1).astype(np.float32)
-    every, d_every = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1), target.size)
-    other, d_other = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1, ssim_stride=2), target.size)
+    every, d_every = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1), alone(block))
+    other, d_other = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1, ssim_stride=2), alone(block))
     assert other.dissimilarity == pytest.approx(every.dissimilarity, rel=0.01)
     inner = (slice(None), slice(8, -8), slice(8, -8))
     assert np.corrcoef(d_every[inner].ravel(), d_other[inner].ravel())[0, 1] > 0.99

@@ -26,6 +26,10 @@ class Picture:
         self.slope, self.noise = slope, noise
         self.fits: list[int] = []
         self.files = 0
+        self.notes: list[str] = []
+
+    def search(self, guess: int, most: int, target: float) -> Trial:
+        return search_counts(self.fit, self.first_file, self.file_at, guess, most, target, self.notes.append)
 
     def fit(self, count: int) -> Gaussians:
         self.fits.append(count)
@@ -52,7 +56,7 @@ def _batch(count: int) -> Gaussians:
 @pytest.mark.parametrize("target", [22.0, 24.3])
 def test_a_target_is_met_in_few_fits(slope: float, guess: int, target: float) -> None:
     picture = Picture(slope, noise=0.01)
-    best = search_counts(picture.fit, picture.first_file, picture.file_at, guess, 100_000, target)
+    best = picture.search(guess, 100_000, target)
     assert target <= best.psnr <= target + 0.1
     assert len(picture.fits) <= MOST_FITS
     assert picture.files <= len(picture.fits) * (MOST_TRIALS + 1)
@@ -60,13 +64,24 @@ def test_a_target_is_met_in_few_fits(slope: float, guess: int, target: float) ->
 
 def test_a_good_guess_takes_one_fit() -> None:
     picture = Picture()
-    search_counts(picture.fit, picture.first_file, picture.file_at, 1550, 100_000, 22.0)
+    picture.search(1550, 100_000, 22.0)
     assert picture.fits == [1550]
+
+
+def test_every_fit_and_file_has_a_label() -> None:
+    picture = Picture()
+    best = picture.search(300, 100_000, 24.3)
+    labels = [note.partition(":")[0] for note in picture.notes]
+    fits = [f"trial {number}" for number in range(1, len(picture.fits) + 1)]
+    assert list(dict.fromkeys(label for label in labels if "file" not in label)) == fits
+    assert sum("file" in label for label in labels) == picture.files - len(picture.fits)
+    assert picture.notes[0] == "trial 1: 300 Gaussians"
+    assert f": {best.psnr:.2f} dB" in picture.notes[-1]
 
 
 def test_where_no_more_gaussians_can_be_had_the_best_file_counts() -> None:
     picture = Picture()
-    best = search_counts(picture.fit, picture.first_file, picture.file_at, 1000, 3000, 60.0)
+    best = picture.search(1000, 3000, 60.0)
     assert max(picture.fits) == 3000
     assert best.encoded.step_index < START
     assert len(picture.fits) <= MOST_FITS
