@@ -1,10 +1,11 @@
-"""Does more budget ever buy a worse picture? Hard pictures at every ratio, and the steps by which PSNR falls.
+"""Does more budget ever buy a worse picture, or luck a better one? Hard pictures at every ratio, and with many seeds.
 
-    python pipelines/stability.py [--preset balanced] [--ratios 5 20 50 ...] [--side 384] [--pictures flat noise ...]
-                                  [--json FILE]
+    python pipelines/stability.py [--preset balanced] [--ratios 5 20 50 ...] [--seeds 1] [--side 384]
+                                  [--pictures flat noise ...] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. The pictures are one colour, noise, lines, text, the bundled
-photograph, and a single column of it. A ratio whose file would not even hold the header is left out.
+photograph, and a single column of it. A ratio whose file would not even hold the header is left out. With several seeds, a
+second table has how far their files lie apart; the first is that of seed 0.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Row:
     """One picture: PSNR by ratio, None where no file is so small."""
 
     picture: str
+    seed: int
     psnr: dict[float, float | None]
     seconds: float
 
@@ -94,19 +96,36 @@ def main() -> None:
     arguments.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
     arguments.add_argument("--side", type=int, default=384)
     arguments.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
+    arguments.add_argument("--seeds", type=int, default=1, help="fits of each, with the seeds from 0 on")
     given = arguments.parse_args()
-    rows = [_measured(name, PICTURES[name](given.side), given.ratios, preset(given.preset)) for name in given.pictures]
-    headings = ["picture", *(f"{ratio:g}" for ratio in given.ratios), "worst fall", "seconds"]
-    cells = [
-        [
-            row.picture,
-            *(fixed(row.psnr[ratio], 2) for ratio in given.ratios),
-            fixed(row.worst_fall, 2),
-            fixed(row.seconds, 0),
-        ]
-        for row in rows
+    config = preset(given.preset)
+    rows = [
+        _measured(name, PICTURES[name](given.side), given.ratios, config.replace(seed=seed))
+        for name in given.pictures
+        for seed in range(given.seeds)
     ]
-    publish(table(headings, cells), given.json, rows, preset=given.preset, side=given.side)
+    tables = [falls(rows, given.ratios)] + ([spread(rows, given.ratios)] if given.seeds > 1 else [])
+    publish("\n\n".join(tables), given.json, rows, preset=given.preset, side=given.side)
+
+
+def falls(rows: list[Row], ratios: list[float]) -> str:
+    """PSNR by ratio with seed 0, and by how much it falls where the budget grows."""
+    headings = ["picture", *(f"{ratio:g}" for ratio in ratios), "worst fall", "seconds"]
+    cells = [
+        [row.picture, *(fixed(row.psnr[r], 2) for r in ratios), fixed(row.worst_fall, 2), fixed(row.seconds, 0)]
+        for row in rows
+        if row.seed == 0
+    ]
+    return table(headings, cells)
+
+
+def spread(rows: list[Row], ratios: list[float]) -> str:
+    """The largest PSNR of all seeds less the smallest."""
+    cells = []
+    for name in dict.fromkeys(row.picture for row in rows):
+        found = [[p for row in rows if row.picture == name and (p := row.psnr[r]) is not None] for r in ratios]
+        cells.append([name, *(fixed(max(f) - min(f) if f and max(f) < math.inf else None, 3) for f in found)])
+    return table(["spread of seeds, dB", *(f"{ratio:g}" for ratio in ratios)], cells)
 
 
 def _measured(name: str, pixels: Pixels, ratios: list[float], config: FitConfig) -> Row:
@@ -114,7 +133,7 @@ def _measured(name: str, pixels: Pixels, ratios: list[float], config: FitConfig)
     with tempfile.TemporaryDirectory() as folder:
         np.save(picture := Path(folder) / "picture.npy", pixels)
         psnr = {ratio: _psnr(picture, config.replace(ratio=ratio)) for ratio in ratios}
-    return Row(name, psnr, time.perf_counter() - began)
+    return Row(name, config.seed, psnr, time.perf_counter() - began)
 
 
 def _psnr(picture: Path, config: FitConfig) -> float | None:
