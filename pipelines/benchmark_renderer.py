@@ -3,7 +3,8 @@
     python pipelines/benchmark_renderer.py [PICTURE] [--yardstick FOLDER] [--json FILE]
 
 Scenes are random Gaussians of a given ratio and overlap; fits are one picture at the start, in the middle and at the end
-of training. An evaluation is one pixel inside one Gaussian's ellipse; G/s are thousands of millions of them a second.
+of training. An evaluation is one pixel inside one Gaussian's ellipse; G/s are thousands of millions of them a second. Kernels
+walk down strips of eight lanes: how many lanes an evaluation takes, and how many rows a strip has, say what a scene costs.
 Every figure is the best of several runs, on as many threads as there are cores.
 """
 
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 from reporting import fixed, guarded, note, parser, publish, read_window, table
 from rival_torch import dense_seconds, tiled_seconds
 from synthetic import PHOTOGRAPH
@@ -37,7 +39,10 @@ from smartsplat_large.gaussians import CUTOFF, Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.render.records import MX, MY, TILE_HEIGHT, TILE_WIDTH
+from smartsplat_large.render.strips import STRIPS, spans, strip_range
 from smartsplat_large.sampling import sample
+from smartsplat_large.simd import LANES
 from smartsplat_large.source import ArraySource, open_source
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
@@ -79,6 +84,10 @@ class Row:
     megapixels: float
     gaussians: int
     evaluations: float
+    strips: int
+    """Columns of eight pixels that the kernels walk down, each for one Gaussian in one tile."""
+    strip_rows: int
+    """Rows of all of them."""
     forward_s: float
     backward_s: float
     bucket_s: float
@@ -115,6 +124,7 @@ def main() -> None:
         "Gflop/s forward, best scene": max(OPERATIONS * r.evaluations / r.forward_s for r in rows) / 1e9,
         f"speed of {workers.count} threads over one": threads,
         "exponent of a step's cost over megapixels": _exponent(costs),
+        **{f"step of {megapixels:.0f} MP, ms a MP": 1e3 * s / megapixels for megapixels, s in costs.items()},
         "dense PyTorch / ours, 256 x 256": _dense_ratio(),
         "start to first step of 4 MP, kernels compiled, s": _start(fresh=True),
         "start to first step of 4 MP, later, s": min(_start(fresh=False) for _ in range(3)),
@@ -125,9 +135,30 @@ def main() -> None:
 
 
 def _rendered(rows: list[Row]) -> str:
+    return f"{_seconds(rows)}\n\n{_ratios(rows)}"
+
+
+def _seconds(rows: list[Row]) -> str:
+    """What each scene is, and milliseconds and evaluations a second of each part of a step."""
+    parts = ("forward", "backward", "loss", "step", "SSIM step")
+    headings = ["scene", "MP", "Gaussians", "eval / px", "lanes / eval", "rows / strip",
+                *(f"{part} ms" for part in parts), *(f"{part} G/s" for part in parts)]  # fmt: skip
+    cells = []
+    for r in rows:
+        seconds = (r.forward_s, r.backward_s, r.loss_s, r.step_s, r.ssim_step_s)
+        cells.append([
+            r.scene, f"{r.megapixels:.1f}", r.gaussians, f"{r.evaluations / r.megapixels / 1e6:.1f}",
+            f"{LANES * r.strip_rows / r.evaluations:.2f}", f"{r.strip_rows / r.strips:.1f}",
+            *(f"{1e3 * s:.1f}" for s in seconds), *(f"{r.evaluations / s / 1e9:.2f}" for s in seconds),
+        ])  # fmt: skip
+    return table(headings, cells)
+
+
+def _ratios(rows: list[Row]) -> str:
+    """How the parts of a step stand to one another, and others to ours."""
     headings = [
-        "scene", "MP", "Gaussians", "eval/px", "forward G/s", "backward G/s", "step G/s", "bucket / step", "step / (f + b)",
-        "loss / f", "SSIM step / (f + loss + b)", "as random", "yardstick f", "yardstick b", "tiled PyTorch",
+        "scene", "bucket / step", "step / (f + b)", "loss / f", "SSIM step / (f + b)", "SSIM step / (f + loss + b)",
+        "as random", "yardstick f", "yardstick b", "tiled PyTorch",
     ]  # fmt: skip
     cells = []
     for r in rows:
@@ -139,10 +170,8 @@ def _rendered(rows: list[Row]) -> str:
             (r.tiled_torch_s, both, 0),
         )
         cells.append([
-            r.scene, f"{r.megapixels:.1f}", r.gaussians, f"{r.evaluations / r.megapixels / 1e6:.1f}",
-            *(f"{r.evaluations / s / 1e9:.2f}" for s in (r.forward_s, r.backward_s, r.step_s)),
-            f"{r.bucket_s / r.step_s:.3f}", f"{r.step_s / both:.2f}", f"{r.loss_s / r.forward_s:.2f}",
-            f"{r.ssim_step_s / (both + r.loss_s):.2f}",
+            r.scene, f"{r.bucket_s / r.step_s:.3f}", f"{r.step_s / both:.2f}", f"{r.loss_s / r.forward_s:.2f}",
+            f"{r.ssim_step_s / both:.2f}", f"{r.ssim_step_s / (both + r.loss_s):.2f}",
             *(fixed(theirs / ours if theirs else None, digits) for theirs, ours, digits in others),
         ])  # fmt: skip
     return table(headings, cells)
@@ -212,13 +241,37 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
         # As in a fit, nothing but sums outlives its block: fresh memory for every image would cost more than rendering it.
         return _best(lambda: deque(workers.map(task, None, range(len(blocks))), maxlen=0))
 
+    strips, strip_rows = _walks(
+        sweep.projection.records,
+        *RENDERER.tiles(sweep.projection, size.window),
+        size.width,
+        -(-size.width // TILE_WIDTH),
+    )
     listing = _best(lambda: members(sweep.projection, sweep.task.grid))
     plain, similar = (_step(gaussians, Targets(source, 0, 1 << 40), loss, workers) for loss in (SQUARED, WITH_SSIM))
     return Row(
         scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations=_evaluations(gaussians),
+        strips=strips, strip_rows=strip_rows,
         forward_s=on_all(render), backward_s=on_all(correlate), step_s=plain, ssim_step_s=similar, loss_s=on_all(compare),
         bucket_s=listing + _best(bucket) / workers.count,
     )  # fmt: skip
+
+
+@njit
+def _walks(records: Any, start: Any, ids: Any, width: int, columns: int) -> Any:
+    """Strips that a pass over an image walks down, and their rows."""
+    firsts, ends = np.empty(STRIPS, np.int32), np.empty(STRIPS, np.int32)
+    strips, rows = 0, 0
+    for tile in range(len(start) - 1):
+        x, y = tile % columns * TILE_WIDTH, tile // columns * TILE_HEIGHT
+        for i in ids[start[tile] : start[tile + 1]]:
+            mx, my = records[i, MX] - x, records[i, MY] - y
+            reached = strip_range(records[i], mx, 0, min(width - x, TILE_WIDTH) - 1)
+            spans(records[i], mx, my, firsts, ends)
+            for strip in range(reached[0], reached[1]):
+                strips += ends[strip] > firsts[strip]
+                rows += max(ends[strip] - firsts[strip], 0)
+    return strips, rows
 
 
 def _step(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5) -> float:

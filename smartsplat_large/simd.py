@@ -5,7 +5,7 @@ a row. These few intrinsics map one to one onto LLVM's vector instructions inste
 registers are narrower. Every lane is computed by the same instruction, so a pixel's value does not depend on the lane
 it fell into: rendering is bit-identical for every split into windows.
 
-Eight, not eight, even where registers hold eight: a strip of eight pixels wastes fewer lanes at a Gaussian's rim
+Eight, not sixteen, even where registers hold sixteen: a strip of eight pixels wastes fewer lanes at a Gaussian's rim
 (docs/performance.md).
 """
 

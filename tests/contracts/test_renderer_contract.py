@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.render.base import PointwiseLoss, Renderer
+from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Renderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.reference import ReferenceRenderer
 
@@ -137,22 +139,26 @@ def test_a_level_is_the_box_mean_of_the_full_size(renderer: Renderer, level: int
 
 
 @pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
-def test_concurrent_callers_get_the_same_bits(renderer: Renderer) -> None:
-    from concurrent.futures import ThreadPoolExecutor
+@pytest.mark.parametrize("callers", [1, 2, 3, 4])
+def test_concurrent_callers_get_the_same_bits(renderer: BlockRenderer, callers: int) -> None:
+    """Every case with all that a renderer gives, different cases at the same time."""
 
-    gaussians, window, _ = CASES["mixed"]
-    expected = renderer.forward(gaussians, window)
-    d_planes = np.random.default_rng(1).normal(size=expected.shape).astype(np.float32)
-    gradient = renderer.backward(gaussians, window, d_planes)
+    def everything(case: str) -> list[np.ndarray]:
+        gaussians, window, pitch = CASES[case]
+        planes = renderer.forward(gaussians, window, pitch)
+        d_planes = np.random.default_rng(1).normal(size=planes.shape).astype(np.float32)
+        gradient = renderer.backward(gaussians, window, d_planes, pitch)
+        target = np.random.default_rng(2).integers(0, 255, planes.shape, np.uint8)
+        loss = PointwiseLoss(target, 0.3, 0.7)
+        *sums, moments = renderer.descend(renderer.project(gaussians, pitch), window, loss)
+        return [planes, gradient.xy, gradient.scale, gradient.rotation, gradient.color, np.array(sums), moments]
 
-    def call(_: int) -> tuple[np.ndarray, np.ndarray]:
-        return renderer.forward(gaussians, window), renderer.backward(gaussians, window, d_planes).xy
-
-    for count in (1, 2, 3, 4):
-        with ThreadPoolExecutor(count) as threads:
-            for planes, d_xy in threads.map(call, range(8)):
-                np.testing.assert_array_equal(planes, expected)
-                np.testing.assert_array_equal(d_xy, gradient.xy)
+    expected = {case: everything(case) for case in CASES}
+    asked = [*CASES, *reversed(CASES)] * 2
+    with ThreadPoolExecutor(callers) as threads:
+        for case, got in zip(asked, threads.map(everything, asked), strict=True):
+            for ours, alone in zip(got, expected[case], strict=True):
+                np.testing.assert_array_equal(ours, alone, err_msg=case)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

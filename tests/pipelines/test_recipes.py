@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import smartsplat_large
 from smartsplat_large.config import preset
 from smartsplat_large.lattice import Size
 
@@ -116,6 +117,18 @@ def test_initialisation_says_what_each_stage_took(tmp_path: Path) -> None:
     assert row["gaussians"] > 500
     assert sum(row["stages"].values()) <= row["seconds"] + 1e-3
     assert all(stage in table for stage in row["stages"])
+
+
+def test_benchmark_codec_tells_a_window_from_its_parsing(tmp_path: Path) -> None:
+    splats = tmp_path / "a.ssplat"
+    fitted = smartsplat_large.fit(MOUNTAIN, splats, config=preset("fast").replace(steps=1))
+    done = recipe("benchmark_codec", splats, "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["gaussians"] == fitted.gaussians
+    assert found["ratio"] == pytest.approx(256 * 192 * 3 / splats.stat().st_size, abs=0.1)
+    assert 0 < found["parsed_window_ms"] < found["window_ms"]
+    assert f"{found['parsed_window_ms']:>12g}" in done.stdout
 
 
 def test_memory_projection_measures_a_process_of_its_own(tmp_path: Path) -> None:

@@ -26,6 +26,17 @@ def test_results_come_in_order(dashboard: bool, pixels: int) -> None:
     assert dask.config.get("scheduler", None) is None
 
 
+@pytest.mark.parametrize("count", [0, 1, 5000, 9001])
+@pytest.mark.parametrize("threads", [1, 2, 3, 4])
+def test_rows_are_parted_among_as_many_threads_as_there_are(threads: int, count: int) -> None:
+    parts: list[slice] = []
+    with open_workers(threads, progress=Silent()) as workers:
+        workers.spread(parts.append, count)
+    parts.sort(key=lambda part: part.start)
+    assert [row for part in parts for row in range(count)[part]] == list(range(count))
+    assert len(parts) == max(1, min(threads, count // 2048))
+
+
 def test_an_error_of_a_task_is_raised_and_the_rest_is_dropped() -> None:
     with open_workers(2, progress=Silent()) as workers, pytest.raises(TypeError):
         list(workers.map(slow_square, None, range(30)))
