@@ -19,6 +19,7 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size, Window
@@ -80,7 +81,8 @@ def fit(
     scheduler
         Address of a dask cluster to run on, instead of threads.
     dashboard
-        Serve dask's dashboard, where its packages are installed; None: if they are.
+        Serve dask's dashboard, with a page about the fit among the others, where its packages are installed; None: if they
+        are.
     resume
         Go on where an interrupted fit of the same image and settings was last saved, in the folder ``OUTPUT.state``; the
         file is the same, byte for byte, as if it had not been interrupted. None: save nothing, as for passing files.
@@ -117,8 +119,10 @@ def fit(
         checkpoint.announce(count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else spare
+        record = Record(progress, meta.size, limit if config.psnr is None else None) if watched else None
+        progress = record or progress
         with (
-            open_workers(workers, scheduler=scheduler, dashboard=watched, progress=progress) as pool,
+            open_workers(workers, scheduler=scheduler, dashboard=watched, record=record, progress=progress) as pool,
             tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
             working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=threads) as copy,
             checkpoint,

@@ -77,7 +77,7 @@ class Finish:
         self.taken += 1
         self.encoded = pack(self.symbols, self.layout, self.bits, index, self.extras, start=models)
         if self.taken <= self.expected:
-            self.progress.advance()
+            self.progress.advance(bytes=self.encoded.size_bytes)
 
 
 def finish_at(

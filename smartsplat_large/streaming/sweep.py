@@ -123,8 +123,10 @@ class SweepGradients:
 def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGradients]:
     """Loss and gradients of the whole image."""
     sums, parts = LossSums(0.0, 0.0, 0.0, 0), []
-    for block_sums, ids, moments in workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short):
+    of_blocks = workers.map(fit_block, sweep, range(len(sweep.grid)), short=sweep.is_short)
+    for block, (block_sums, ids, moments) in enumerate(of_blocks):
         sums += block_sums
+        _tell(workers, sweep.grid, block, block_sums)
         parts.append((ids, moments))
     return sums, SweepGradients(sweep, parts)
 
@@ -141,6 +143,14 @@ def _merge(total: Any, start: int, ids: Any, part: Any) -> None:
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:
     """Loss of the whole image."""
-    return sum(
-        workers.map(judge_block, sweep, range(len(sweep.grid)), short=sweep.is_short), LossSums(0.0, 0.0, 0.0, 0)
-    )
+    sums = LossSums(0.0, 0.0, 0.0, 0)
+    of_blocks = workers.map(judge_block, sweep, range(len(sweep.grid)), short=sweep.is_short)
+    for block, block_sums in enumerate(of_blocks):
+        sums += block_sums
+        _tell(workers, sweep.grid, block, block_sums)
+    return sums
+
+
+def _tell(workers: Workers, grid: BlockGrid, block: int, sums: LossSums) -> None:
+    if workers.record is not None:
+        workers.record.block_done(block + 1, len(grid), grid[block].core, grid.size, sums.squared / sums.samples)

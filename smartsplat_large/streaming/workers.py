@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from smartsplat_large import native_threads
+from smartsplat_large.dashboard import Record, served
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.progress import Progress
 
@@ -33,8 +34,12 @@ class Workers:
     While it is open, graphs computed with dask run on the same workers.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, count: int, client: Any | None, remote: bool) -> None:
+    def __init__(
+        self, threads: ThreadPoolExecutor, count: int, client: Any | None, remote: bool, record: Record | None = None
+    ) -> None:
         self.count = count
+        self.record = record
+        """Is told of blocks, where anybody may look."""
         self._client = client
         self._remote = remote
         self._threads = threads
@@ -98,8 +103,9 @@ def default_count() -> int:
 
 @contextlib.contextmanager
 def open_workers(
-    count: int | None, *, scheduler: str | None = None, dashboard: bool = False, progress: Progress
-) -> Iterator[Workers]:
+    count: int | None, *, scheduler: str | None = None, dashboard: bool = False, record: Record | None = None,
+    progress: Progress,
+) -> Iterator[Workers]:  # fmt: skip
     """Workers for the length of a ``with`` block, each of them one busy thread: see :mod:`.native_threads`.
 
     Parameters
@@ -110,6 +116,8 @@ def open_workers(
         Address of a running dask scheduler whose workers see the same files.
     dashboard
         Run tasks on a local dask cluster and announce its dashboard; quietly without, where its packages are missing.
+    record
+        What a page of our own shows, which is announced beside the dashboard of dask.
 
     Raises
     ------
@@ -133,13 +141,17 @@ def open_workers(
         elif dashboard and has_dashboard():
             client, address = stack.enter_context(_local_cluster(count))
             progress.note(f"dask dashboard: {address}")
+        if client is None or not has_dashboard():
+            record = None
+        if record is not None:
+            progress.note(f"progress of the fit: {stack.enter_context(served(record, client))}")
         threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
         if client is None:
             import dask
 
             stack.enter_context(dask.config.set(pool=threads, scheduler="threads"))
-        yield Workers(threads, count, client, remote=scheduler is not None)
+        yield Workers(threads, count, client, remote=scheduler is not None, record=record)
 
 
 def has_dashboard() -> bool:
