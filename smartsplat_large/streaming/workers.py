@@ -10,12 +10,14 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from smartsplat_large import native_threads
-from smartsplat_large.dashboard import Record, served
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.progress import Progress
+
+if TYPE_CHECKING:
+    from smartsplat_large.dashboard import Record
 
 _SMALLEST_PART = 2048
 """Rows that are worth a thread's waking up."""
@@ -144,6 +146,9 @@ def open_workers(
         if client is None or not has_dashboard():
             record = None
         if record is not None:
+            # Imported late: whoever asks for help waits for this module, not for numpy.
+            from smartsplat_large.dashboard import served
+
             progress.note(f"progress of the fit: {stack.enter_context(served(record, client))}")
         threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
