@@ -15,6 +15,7 @@ from typing import Any
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
@@ -74,7 +75,8 @@ def fit(
     scheduler
         Address of a dask cluster to run on, instead of threads.
     dashboard
-        Serve dask's dashboard, where its packages are installed; None: if they are.
+        Serve dask's dashboard, with a page about the fit among the others, where its packages are installed; None: if they
+        are.
     performance_report
         Where to write dask's report of what its workers did, as a page. It takes the dashboard's packages, and starts it
         where there is no scheduler.
@@ -112,11 +114,14 @@ def fit(
         checkpoint.announce(allowed.count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else allowed.spare_bytes
+        record = Record(progress, meta.size, allowed.limit_bytes if config.psnr is None else None) if watched else None
+        progress = record or progress
         with (
             open_workers(
                 workers,
                 scheduler=scheduler,
                 dashboard=watched,
+                record=record,
                 task_bytes=allowed.plan.task_bytes,
                 performance_report=report,
                 progress=progress,

@@ -56,7 +56,14 @@ def survey(
 def visit_group(territory: Territory, number: int, task: VisitTask, workers: Workers) -> tuple[Group, list[Outcome]]:
     """All visits of one colour; nothing of them is put in place."""
     group = territory.group(number, HALO if task.course.loss.ssim else 0)
-    return group, list(workers.map(visit_block, task, group, pixels=territory.grid.block**2))
+    outcomes = []
+    visits = workers.map(visit_block, task, group, pixels=territory.grid.block**2)
+    for outcome, window in zip(visits, group.windows, strict=True):
+        outcomes.append(outcome)
+        if workers.record is not None:
+            error = outcome.after.squared / outcome.after.samples
+            workers.record.block_done(len(outcomes), len(group), window, task.course.size, error)
+    return group, outcomes
 
 
 def changed(sums: LossSums, outcomes: list[Outcome]) -> LossSums:

@@ -85,10 +85,10 @@ def encode_within(
     progress.start("encode", 1, "file")
     if limit is None:
         encoded = encode(gaussians, fineness=FREE_FINENESS, **about)
-        progress.advance()
+        progress.advance(bytes=encoded.size_bytes)
         return encoded
     plain = encode_to_budget(gaussians, budget_bytes=limit, **about)
-    progress.advance()
+    progress.advance(bytes=plain.size_bytes)
     affordable_extras, _ = affordable(extras, limit)
     encoded = plain
     if config.finish_passes:

@@ -82,7 +82,7 @@ class Finish:
         self.taken += 1
         self.encoded = pack(self.symbols, self.layout, self.bits, index, self.extras, start=models)
         if self.taken <= self.expected:
-            self.progress.advance()
+            self.progress.advance(bytes=self.encoded.size_bytes)
 
     def trimmed(self, budget_bytes: int) -> Encoded | None:
         """The file of all but the faintest, which ``budget_bytes`` do not hold."""

@@ -126,6 +126,7 @@ def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGrad
     of_blocks = workers.map(fit_block, sweep.task, sweep, pixels=sweep.block_pixels)
     for block, (block_sums, moments) in enumerate(of_blocks):
         sums += block_sums
+        _tell(workers, sweep.task.grid, block, block_sums)
         parts.append((sweep.members.of(block), moments))
     return sums, SweepGradients(sweep, parts)
 
@@ -142,5 +143,14 @@ def _merge(total: Any, start: int, ids: Any, part: Any) -> None:
 
 def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:
     """Loss of the whole image."""
+    sums = LossSums(0.0, 0.0, 0.0, 0)
     of_blocks = workers.map(judge_block, sweep.task, sweep, pixels=sweep.block_pixels)
-    return sum(of_blocks, LossSums(0.0, 0.0, 0.0, 0))
+    for block, block_sums in enumerate(of_blocks):
+        sums += block_sums
+        _tell(workers, sweep.task.grid, block, block_sums)
+    return sums
+
+
+def _tell(workers: Workers, grid: BlockGrid, block: int, sums: LossSums) -> None:
+    if workers.record is not None:
+        workers.record.block_done(block + 1, len(grid), grid[block].core, grid.size, sums.squared / sums.samples)

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from smartsplat_large import native_threads
 from smartsplat_large.progress import Progress
 from smartsplat_large.streaming.cluster import Cluster, connected, has_dashboard, local_cluster, reported
 from smartsplat_large.streaming.plan import TASK_PIXELS
+
+if TYPE_CHECKING:
+    from smartsplat_large.dashboard import Record
 
 _SMALLEST_PART = 2048
 """Rows that are worth a thread's waking up."""
@@ -47,9 +50,13 @@ class Workers:
     While it is open, graphs computed with dask run on the same workers.
     """
 
-    def __init__(self, threads: ThreadPoolExecutor, count: int, cluster: Cluster | None) -> None:
+    def __init__(
+        self, threads: ThreadPoolExecutor, count: int, cluster: Cluster | None, record: Record | None = None
+    ) -> None:
         self.count = count
         """Threads of this process."""
+        self.record = record
+        """Is told of blocks, where anybody may look."""
         self._cluster = cluster
         self._threads = threads
 
@@ -147,6 +154,7 @@ def open_workers(
     *,
     scheduler: str | None = None,
     dashboard: bool = False,
+    record: Record | None = None,
     task_bytes: int = 0,
     performance_report: Path | None = None,
     progress: Progress,
@@ -162,6 +170,8 @@ def open_workers(
     dashboard
         Run tasks on a local dask cluster and announce its dashboard, unless there is a scheduler; quietly without, where its
         packages are missing.
+    record
+        What a page of our own shows, which is announced beside the dashboard of dask.
     task_bytes
         What a task may take at its peak, for workers elsewhere.
     performance_report
@@ -184,14 +194,21 @@ def open_workers(
             cluster = stack.enter_context(connected(scheduler, task_bytes))
         elif dashboard and has_dashboard():
             cluster = stack.enter_context(local_cluster(count))
+        if cluster is None or not has_dashboard():
+            record = None
         if cluster is not None:
             progress.note(f"dask dashboard: {cluster.dashboard}")
             if performance_report is not None:
                 stack.enter_context(reported(cluster, performance_report))
+            if record is not None:
+                # Imported late: whoever asks for help waits for this module, not for numpy.
+                from smartsplat_large.dashboard import served
+
+                progress.note(f"progress of the fit: {stack.enter_context(served(record, cluster.client))}")
         threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
         if cluster is None:
             import dask
 
             stack.enter_context(dask.config.set(pool=threads, scheduler="threads"))
-        yield Workers(threads, count, cluster)
+        yield Workers(threads, count, cluster, record)

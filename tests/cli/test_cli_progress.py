@@ -10,10 +10,12 @@ import time
 import pytest
 from numba import njit
 
+from smartsplat_large import stages
 from smartsplat_large.cli import progress
 from smartsplat_large.cli.compiling import Compiling
-from smartsplat_large.cli.progress import BarProgress, LineProgress, Stage, shown
+from smartsplat_large.cli.progress import BarProgress, LineProgress, shown
 from smartsplat_large.progress import Silent
+from smartsplat_large.stages import Stage
 
 
 def test_rate_and_time_left_follow_the_last_half_minute() -> None:
@@ -176,9 +178,9 @@ def test_a_swallowed_interrupt_is_raised_at_the_next_sign_of_life(monkeypatch: p
     [(0, "0"), (400, "400"), (0.049152, "0.049"), (1.5, "1.50"), (157.7, "158"), (123456.7, "123457")],
 )
 def test_amounts_are_short(value: float, text: str) -> None:
-    assert progress._amount(value) == text
+    assert stages._amount(value) == text
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.96, "0:10"), (75, "1:15"), (3725, "1:02:05")])
 def test_clock(seconds: float, text: str) -> None:
-    assert progress._clock(seconds) == text
+    assert stages._clock(seconds) == text

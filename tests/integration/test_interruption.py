@@ -54,9 +54,11 @@ def test_the_dashboard_answers_and_goes_with_the_fit(start: Start, picture: Path
     pytest.importorskip("bokeh")
     process = start("fit", picture, "-o", tmp_path / "a.ssplat", *LONG, "--dashboard")
     url = read_until(process, r"dask dashboard: (http://127\.0\.0\.1:\d+/status)")[1]
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        assert answer.status == 200
-        assert b"Dask" in answer.read()
+    page = read_until(process, r"progress of the fit: (http://127\.0\.0\.1:\d+/smartsplat)")[1]
+    for address in (url, page):
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            assert answer.status == 200
+            assert b'<a href="smartsplat">' in answer.read()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 5

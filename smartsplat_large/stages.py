@@ -1,0 +1,91 @@
+"""A stage of work as it is shown to people, on a terminal or a page."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+_WINDOW_S = 30.0
+"""The rate shown is that of so many seconds: long enough to be steady, short enough to follow a change of level."""
+
+
+class Stage:
+    """One stage of work: how far it is, how fast it goes, how long it still takes."""
+
+    def __init__(self, name: str, total: float, unit: str, now: float) -> None:
+        self.name, self.total, self.unit = name, total, unit
+        self.done = 0.0
+        self.facts: dict[str, object] = {}
+        self._began = now
+        self._recent = deque([(now, 0.0)])
+
+    def advance(self, amount: float, facts: Mapping[str, object], now: float) -> None:
+        """``amount`` more units were done by the time ``now``, in seconds."""
+        if "level" in facts and facts["level"] != self.facts.get("level", facts["level"]):
+            # A step costs four times as much on the next level: what went before says nothing.
+            self._recent.clear()
+        self.done += amount
+        self.facts |= facts
+        self._recent.append((now, self.done))
+        while len(self._recent) > 2 and self._recent[1][0] < now - _WINDOW_S:
+            self._recent.popleft()
+
+    @property
+    def rate(self) -> float | None:
+        """Units a second of late; None while unknown."""
+        (first, before), (last, after) = self._recent[0], self._recent[-1]
+        return (after - before) / (last - first) if after > before and last > first else None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to go at the present rate."""
+        rate = self.rate
+        return max(self.total - self.done, 0) / rate if rate else None
+
+    def described(self, room: int | None = None) -> str:
+        """Facts, rate and amount, for people; what matters most comes first, and what ``room`` does not hold is left out."""
+        rate = self.rate
+        speed = [f"{_amount(rate)} {self.unit}/s"] if rate else []
+        parts = [*self._facts(), *speed, f"{_amount(self.done)} of {_amount(self.total)} {self.unit}"]
+        while room is not None and parts and len(", ".join(parts)) > room:
+            parts.pop()
+        return ", ".join(parts)
+
+    def finished(self, now: float, compiling_s: float = 0.0) -> str:
+        """What it came to, for people."""
+        compiling = [f"and {_clock(compiling_s)} compiling kernels"] if compiling_s >= 0.5 else []
+        return ", ".join(
+            [f"{_amount(self.done)} {self.unit} in {_clock(now - self._began)}", *compiling, *self._facts()]
+        )
+
+    def left(self) -> str:
+        """Time to go, for people; empty while unknown."""
+        return "" if self.left_s is None else f"{_clock(self.left_s)} left"
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return min(self.done / self.total, 1.0) if self.total else 1.0
+
+    def _facts(self) -> list[str]:
+        return [_fact(name, value) for name, value in self.facts.items()]
+
+
+def _amount(value: float) -> str:
+    if value == round(value) or value >= 100:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _fact(name: str, value: object) -> str:
+    if name == "psnr" and isinstance(value, float):
+        return f"PSNR {value:.2f} dB"
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
