@@ -6,10 +6,12 @@ import dataclasses
 import itertools
 import pickle
 from pathlib import Path
+from typing import Any
 
 import dask
 import numpy as np
 import pytest
+from small_fits import COLUMNS, fit_from_start, start, waves
 
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.fitting.optimizer import AdamState
@@ -18,56 +20,27 @@ from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.base import Projection, Spread, at_once
 from smartsplat_large.render.cpu import CpuRenderer
-from smartsplat_large.sampling import sample
 from smartsplat_large.source import ArraySource
 from smartsplat_large.streaming.blocked import VisitTask, survey, visit_block
 from smartsplat_large.streaming.checkpoint import Checkpoint
-from smartsplat_large.streaming.fit import fit_gaussians
-from smartsplat_large.streaming.plan import FitPlan, phases, plan_fit
+from smartsplat_large.streaming.plan import phases, plan_fit
 from smartsplat_large.streaming.schedule import Round, relocated_share, rounds
 from smartsplat_large.streaming.state import Best
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.territory import Territory, covered
 from smartsplat_large.streaming.workers import open_workers
 
-COLUMNS = ("xy", "scale", "rotation", "color")
 BLOCKED = PRESETS["balanced"].replace(
     ratio=None, gaussians=260, steps=24, mode="blocked", steps_per_visit=3, relocate_every=8, solve_iterations=2
 )
 
 
 def picture(width: int = 250, height: int = 180) -> ArraySource:
-    y, x = np.mgrid[:height, :width]
-    waves = 128 + 60 * np.sin(x / 9) + 50 * np.cos((x + 2 * y) / 15)
-    edges = np.where((x - 130) ** 2 + (y - 90) ** 2 < 2000, 60, 0)
-    noise = np.random.default_rng(0).normal(0, 5, (height, width, 3))
-    pixels = np.stack([waves, waves[::-1], 255 - waves], axis=2) + edges[..., None] + noise
-    return ArraySource(pixels.clip(0, 255).astype(np.uint8), levels=3)
+    return waves(width, height, (130, 90), 2000)
 
 
-def plan_of(source: ArraySource, config: FitConfig, block: int) -> FitPlan:
-    count = config.gaussians or 1
-    plan = plan_fit(source.meta.size, 3, 1, count, config, memory_bytes=1 << 40, workers=1)
-    return dataclasses.replace(plan, block=block)
-
-
-def start(source: ArraySource, config: FitConfig) -> Gaussians:
-    count = config.gaussians or 1
-    return sample(source.read, source.meta.size, 3, source.meta.dtype, count, config.sampling, 0, workers=1)
-
-
-def fit(
-    config: FitConfig = BLOCKED, *, block: int = 64, workers: int = 1, dashboard: bool = False,
-    scheduler: str | None = None, renderer: CpuRenderer | None = None, checkpoint: Checkpoint | None = None,
-    source: ArraySource | None = None,
-) -> Best:  # fmt: skip
-    source = source or picture()
-    checkpoint = checkpoint or Checkpoint.none(Silent())
-    with open_workers(workers, dashboard=dashboard, scheduler=scheduler, progress=Silent()) as pool, checkpoint:
-        initial = checkpoint.resumed_gaussians or start(source, config)
-        return fit_gaussians(
-            source, renderer or CpuRenderer(), initial, plan_of(source, config, block), config, pool, Silent(), 0, checkpoint
-        )  # fmt: skip
+def fit(config: FitConfig = BLOCKED, *, block: int = 64, source: ArraySource | None = None, **how: Any) -> Best:
+    return fit_from_start(source or picture(), config, block=block, **how)
 
 
 def assert_identical(a: Best, b: Best) -> None:

@@ -6,49 +6,24 @@ import dataclasses
 
 import numpy as np
 import pytest
+from small_fits import COLUMNS, fit_from_start, waves
 
 from smartsplat_large.array_types import Moments
-from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.config import PRESETS
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Silent
-from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
+from smartsplat_large.render.base import Gradients, Projection
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ArraySource
-from smartsplat_large.streaming.fit import Best, fit_gaussians
 from smartsplat_large.streaming.plan import Phase, plan_fit
 from smartsplat_large.streaming.solve import solve_colors
 from smartsplat_large.streaming.workers import open_workers
 
-COLUMNS = ("xy", "scale", "rotation", "color")
-
 
 def picture(width: int = 150, height: int = 110) -> ArraySource:
-    y, x = np.mgrid[:height, :width]
-    waves = 128 + 60 * np.sin(x / 9) + 50 * np.cos((x + 2 * y) / 15)
-    edges = np.where((x - 70) ** 2 + (y - 50) ** 2 < 900, 60, 0)
-    noise = np.random.default_rng(0).normal(0, 5, (height, width, 3))
-    pixels = np.stack([waves, waves[::-1], 255 - waves], axis=2) + edges[..., None] + noise
-    return ArraySource(pixels.clip(0, 255).astype(np.uint8), levels=3)
-
-
-def fit(
-    source: ArraySource,
-    config: FitConfig,
-    *,
-    block: int | None = None,
-    workers: int = 1,
-    renderer: BlockRenderer | None = None,
-) -> Best:
-    meta = source.meta
-    count = config.gaussians or 100
-    initial = sample(source.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed, workers=1)
-    plan = plan_fit(meta.size, meta.channels, 1, count, config, memory_bytes=1 << 40, workers=workers)
-    if block:
-        plan = dataclasses.replace(plan, block=block)
-    with open_workers(workers, progress=Silent()) as pool:
-        return fit_gaussians(source, renderer or CpuRenderer(), initial, plan, config, pool, Silent())
+    return waves(width, height, (70, 50), 900)
 
 
 def assert_same(a: Gaussians, b: Gaussians, tolerance: float) -> None:
@@ -59,8 +34,8 @@ def assert_same(a: Gaussians, b: Gaussians, tolerance: float) -> None:
 def test_block_streamed_and_whole_image_fits_agree() -> None:
     """50 steps of the paper's recipe (L1 and SSIM, so halos matter): the same parameters to 1e-4."""
     config = PRESETS["paper"].replace(ratio=None, gaussians=120, steps=50)
-    whole = fit(picture(), config, block=4096)
-    blocks = fit(picture(), config, block=32)
+    whole = fit_from_start(picture(), config, block=4096)
+    blocks = fit_from_start(picture(), config, block=32)
     assert_same(blocks.gaussians, whole.gaussians, 1e-4)
     assert blocks.loss == pytest.approx(whole.loss, rel=1e-6)
 
@@ -68,9 +43,9 @@ def test_block_streamed_and_whole_image_fits_agree() -> None:
 @pytest.mark.parametrize("preset", ["paper", "balanced"])
 def test_the_number_of_workers_does_not_change_a_bit(preset: str) -> None:
     config = PRESETS[preset].replace(ratio=None, gaussians=150, steps=12)
-    one = fit(picture(), config, workers=1)
+    one = fit_from_start(picture(), config, workers=1)
     for workers in (2, 3, 4):
-        more = fit(picture(), config, workers=workers)
+        more = fit_from_start(picture(), config, workers=workers)
         for column in COLUMNS:
             np.testing.assert_array_equal(getattr(one.gaussians, column), getattr(more.gaussians, column))
 
@@ -89,7 +64,7 @@ def test_rows_parted_among_threads_give_the_same_bits() -> None:
 @pytest.mark.parametrize("preset", list(PRESETS))
 def test_a_fit_gets_better_and_ends_in_its_best_state(preset: str) -> None:
     config = PRESETS[preset].replace(ratio=None, gaussians=300)
-    before, after = (fit(picture(), config.replace(steps=n)) for n in (0, 60))
+    before, after = (fit_from_start(picture(), config.replace(steps=n)) for n in (0, 60))
     assert after.sums is not None
     assert before.sums is not None
     assert after.loss < 0.8 * before.loss
@@ -99,7 +74,7 @@ def test_a_fit_gets_better_and_ends_in_its_best_state(preset: str) -> None:
 @pytest.mark.parametrize("preset", list(PRESETS))
 @pytest.mark.parametrize("count", [1, 3, 40, 6000])
 def test_every_density_stays_finite(preset: str, count: int) -> None:
-    best = fit(picture(90, 60), PRESETS[preset].replace(ratio=None, gaussians=count, steps=15))
+    best = fit_from_start(picture(90, 60), PRESETS[preset].replace(ratio=None, gaussians=count, steps=15))
     assert best.gaussians is not None
     assert len(best.gaussians) == count
     for column in COLUMNS:
@@ -114,7 +89,7 @@ def test_divergence_returns_to_the_best_state(coarse_share: float) -> None:
     rates = dataclasses.replace(balanced.optimizer, lr_color=50.0, lr_scale=3.0)
     wild = balanced.replace(ratio=None, gaussians=900, steps=40, coarse_share=coarse_share, optimizer=rates)
     source = picture(300, 220)
-    start, best = fit(source, wild.replace(steps=0)), fit(source, wild)
+    start, best = fit_from_start(source, wild.replace(steps=0)), fit_from_start(source, wild)
     assert best.lost
     assert best.loss <= 1.05 * start.loss
 
@@ -124,7 +99,7 @@ def test_a_last_coarse_step_that_is_lost_is_taken_back() -> None:
     rates = dataclasses.replace(balanced.optimizer, lr_color=50.0)
     wild = balanced.replace(ratio=None, gaussians=100, steps=2, coarse_share=0.5, optimizer=rates)
     source = picture(300, 220)
-    start, best = fit(source, wild.replace(steps=0)), fit(source, wild)
+    start, best = fit_from_start(source, wild.replace(steps=0)), fit_from_start(source, wild)
     assert best.lost
     assert best.loss <= 1.05 * start.loss
 
@@ -151,8 +126,8 @@ def test_a_failure_in_the_middle_is_taken_back(at: int, spoilt: float) -> None:
     config = PRESETS["balanced"].replace(ratio=None, gaussians=100, steps=50, solve_iterations=0)
     rates = {name: getattr(config.optimizer, name) / 2 for name in ("lr_xy", "lr_scale", "lr_rotation", "lr_color")}
     slow = config.replace(optimizer=dataclasses.replace(config.optimizer, **rates))
-    failing, sound = Failing(at, spoilt), fit(picture(), slow, block=4096)
-    best = fit(picture(), config, block=4096, renderer=failing)
+    failing, sound = Failing(at, spoilt), fit_from_start(picture(), slow, block=4096)
+    best = fit_from_start(picture(), config, block=4096, renderer=failing)
     assert failing.calls > at
     assert best.lost
     for column in COLUMNS:
@@ -166,7 +141,7 @@ def test_a_failure_in_the_middle_is_taken_back(at: int, spoilt: float) -> None:
 def test_pictures_without_features(kind: str) -> None:
     value = {"black": 0, "white": 255, "flat": 77}[kind]
     source = ArraySource(np.full((70, 90, 3), value, np.uint8), levels=3)
-    best = fit(source, PRESETS["balanced"].replace(ratio=None, gaussians=80, steps=30))
+    best = fit_from_start(source, PRESETS["balanced"].replace(ratio=None, gaussians=80, steps=30))
     assert best.sums is not None
     assert best.sums.psnr > 25
 
