@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from reporting import fixed, guarded, note, parser, publish, read_window, table
+from reporting import fixed, guarded, note, parser, publish, table
 from rival_torch import dense_seconds, tiled_seconds
 from synthetic import PHOTOGRAPH
 
@@ -43,7 +43,7 @@ from smartsplat_large.render.records import MX, MY, TILE_HEIGHT, TILE_WIDTH
 from smartsplat_large.render.strips import STRIPS, spans, strip_range
 from smartsplat_large.sampling import sample
 from smartsplat_large.simd import LANES
-from smartsplat_large.source import ArraySource, open_source
+from smartsplat_large.source import ArraySource, open_source, read_window
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit
 from smartsplat_large.streaming.sweep import prepare_sweep, sweep_gradients

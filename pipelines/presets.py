@@ -15,14 +15,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting import configured, fixed, guarded, lossless_copy, note, parse_size, parser, publish, read_window, table
+from reporting import configured, fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
 
 from smartsplat_large import api
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.rivals import RIVALS, Rendition, Rival, require_supported
-from smartsplat_large.source import open_source
+from smartsplat_large.source import open_source, read_window
 
 
 @dataclass(frozen=True, slots=True)

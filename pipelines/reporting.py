@@ -17,13 +17,10 @@ from typing import Any
 import numpy as np
 
 from smartsplat_large import __version__
-from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import SmartSplatError, UsageError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.source import ImageSource, bands, open_source
-
-_ROWS = 256
+from smartsplat_large.source import open_source, read_window
 
 
 def guarded(main: Callable[[], None]) -> None:
@@ -96,18 +93,6 @@ def lossless_copy(path: Path, crop: Size | None, folder: Path) -> Path:
         copy = folder / f"{path.stem}-{crop}.npy"
         np.save(copy, read_window(source, window))
     return copy
-
-
-def read_window(source: ImageSource, window: Window) -> Pixels:
-    """Pixels of a window, also of a source that can only be read from its top."""
-    if source.meta.cheap_windows:
-        return source.read(window)
-    pixels = np.empty((*window.shape, source.meta.channels), source.meta.dtype)
-    for strip, band in bands(source, _ROWS):
-        shared = strip.intersection(window)
-        if not shared.is_empty:
-            pixels[shared.slices(window)] = band[shared.slices(strip)]
-    return pixels
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from reporting import fixed, guarded, note, parser, publish, read_window, table
+from reporting import fixed, guarded, note, parser, publish, table
 from synthetic import PHOTOGRAPH
 
 from smartsplat_large import api
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import UsageError
-from smartsplat_large.source import open_source
+from smartsplat_large.source import open_source, read_window
 
 RATIOS = (5.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 3000.0, 5000.0)
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from reporting import read_window
 
 from smartsplat_large.array_types import Index, Pixels
 from smartsplat_large.lattice import Size
 from smartsplat_large.sink import band_height, write_image
-from smartsplat_large.source import open_source
+from smartsplat_large.source import open_source, read_window
 from smartsplat_large.source.base import band_windows
 
 PHOTOGRAPH = Path(__file__).parents[1] / "tests" / "data" / "flower.png"

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from reporting import configured, fixed, guarded, keep, note, parse_size, parser, read_window, table
+from reporting import configured, fixed, guarded, keep, note, parse_size, parser, table
 
 from smartsplat_large.array_types import Moments, Pixels, Planes
 from smartsplat_large.config import FitConfig
@@ -38,7 +38,7 @@ from smartsplat_large.render.base import PointwiseLoss, Projection
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.records import MX, MY, A, D
 from smartsplat_large.sampling import sample
-from smartsplat_large.source import ArraySource, open_source
+from smartsplat_large.source import ArraySource, open_source, read_window
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.plan import plan_fit

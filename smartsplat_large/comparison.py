@@ -15,20 +15,19 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.atomic_output import check_destination, part_file
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.errors import UsageError
-from smartsplat_large.lattice import Size, Window
+from smartsplat_large.lattice import Size
 from smartsplat_large.memory import GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, window_in
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.reports import Comparison, Contest, FitReport, Measured
-from smartsplat_large.source import ArraySource, ImageSource, bands, open_source
+from smartsplat_large.source import ArraySource, open_source, read_window
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.workers import default_count
 
 OURS = "smartsplat"
 ANCHOR = "jpeg"
 RATIOS = (20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
-_ROWS = 256
 
 
 def compare(
@@ -157,19 +156,7 @@ def _pixels(image: str | Path, region: Region | None, memory_bytes: int) -> Pixe
             rivals.footprint(size, meta.channels), memory_bytes, f"{meta.name}: to compare {size} pixels",
             hint="a crop: --region X,Y,W,H; or a higher --memory",
         )  # fmt: skip
-        return _read(source, window)
-
-
-def _read(source: ImageSource, window: Window) -> Pixels:
-    """Also of a source that can only be read from its top."""
-    if source.meta.cheap_windows:
-        return source.read(window)
-    pixels = np.empty((*window.shape, source.meta.channels), source.meta.dtype)
-    for strip, band in bands(source, _ROWS):
-        shared = strip.intersection(window)
-        if not shared.is_empty:
-            pixels[shared.slices(window)] = band[shared.slices(strip)]
-    return pixels
+        return read_window(source, window)
 
 
 def _fitted(

@@ -16,6 +16,9 @@ from smartsplat_large.lattice import Size, Window
 _PROBE = 1024
 _CHEAP_FACTOR = 4
 
+_BAND_ROWS = 256
+"""Held at a time to read a window from the top."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageMeta:
@@ -97,6 +100,18 @@ def bands(source: ImageSource, height: int) -> Iterator[tuple[Window, Pixels]]:
         return
     for window in band_windows(source.meta.size, height):
         yield window, source.read(window)
+
+
+def read_window(source: ImageSource, window: Window) -> Pixels:
+    """Pixels of a window at full size, also of a source that can only be read from its top."""
+    if source.meta.cheap_windows:
+        return source.read(window)
+    pixels = np.empty((*window.shape, source.meta.channels), source.meta.dtype)
+    for strip, band in bands(source, _BAND_ROWS):
+        shared = strip.intersection(window)
+        if not shared.is_empty:
+            pixels[shared.slices(window)] = band[shared.slices(strip)]
+    return pixels
 
 
 def band_windows(size: Size, height: int) -> Iterator[Window]:
