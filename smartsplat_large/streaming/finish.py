@@ -25,7 +25,7 @@ from smartsplat_large.streaming.workers import Workers
 
 PRICE = 0.07
 """Squared error a bit is worth, in energies of an amplitude step; 0.03 to 0.12 are equally good at equal bytes."""
-PRICES = (0.02, 0.2)
+PRICES = (0.03, 0.15)
 MORE_PASSES = 3
 """Passes beyond those wanted, where the size is not yet in its range."""
 ATTEMPTS = 3
@@ -36,8 +36,8 @@ NEAR = (-0.02, 0.03)
 """Of the aim: a size no further below and above it after two passes is reached by the price."""
 OVER, TRIMMABLE = 1.006, 1.025
 """Shares of the budget: aimed at by the price, and the most that is not worth another pass."""
-STEERING = 25.0
-"""The price grows by this power of the size's excess."""
+STEERING = 12.0
+"""The price grows by this power of the size's excess; sizes fall by about the seventh root of the price."""
 
 
 @dataclass(slots=True)
@@ -117,15 +117,20 @@ def finish_within(
     around = (bits, extras, source, renderer, workers, progress, passes + 1)
     index, aim = plain.step_index, AIM * budget_bytes
     slope = len(gaussians) * (gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
-    finish = Finish.begin(gaussians, index, *around)
-    for attempt in range(ATTEMPTS):
+    known: list[tuple[int, float]] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        finish = Finish.begin(gaussians, index, *around, attempt)
         finish.improve(PRICE)
         finish.improve(PRICE)
         excess = SHRINKAGE * finish.encoded.size_bytes - aim
         if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget:
             break
+        known.append((index, excess))
+        if len(known) > 1:
+            # What coarser steps leave out altogether is not in the usual slope.
+            (before, then), (after, now) = known[-2:]
+            slope = max((then - now) / (after - before), slope / 2)
         index += math.ceil(excess / slope)
-        finish = Finish.begin(gaussians, index, *around, attempt + 2)
     best = _steered(finish, budget_bytes, passes)
     if best is None:
         return plain
