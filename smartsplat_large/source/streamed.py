@@ -2,7 +2,8 @@
 
 An image is shown upright, as its EXIF orientation says. Baseline JPEG and plain PNG stream in a few dozen rows. What
 cannot stream is held by the decoder: an interlaced PNG and a WebP as pixels, a progressive JPEG as coefficients (two
-bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file.
+bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file. Through a pipe it
+is the same, but that a WebP is held compressed, too.
 """
 
 from __future__ import annotations
