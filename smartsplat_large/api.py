@@ -27,6 +27,7 @@ from smartsplat_large.sampling import sample
 from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
+from smartsplat_large.source.piped import STDIN, is_pipe, pipe_name
 from smartsplat_large.streaming.allowance import Allowance, allow
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within
@@ -40,7 +41,7 @@ from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr
 from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers, default_count, open_workers
 
-_IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr"}
+_IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr", ".ppm", ".pgm"}
 
 _BANDS_HELD = 4
 """Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
@@ -64,6 +65,8 @@ def fit(
 
     Parameters
     ----------
+    image
+        A path, also that of a named pipe; ``-`` is standard input.
     output
         By default beside the image, with the ending ``.ssplat``.
     config
@@ -94,11 +97,15 @@ def fit(
     """
     began = time.perf_counter()
     config, progress = config or PRESETS["balanced"], progress or Silent()
+    piped = is_pipe(image)
+    if piped:
+        _require_pipe_will_do(image, output, bool(resume))
     with open_source(image) as source:
         meta = source.meta
         target = _target(Path(image), output)
-        # A search for a quality takes several fits; none of them is saved.
-        state = None if resume is None or config.psnr is not None else target.with_name(f"{target.name}.state")
+        # A search for a quality takes several fits; none of them is saved. A pipe cannot be read again.
+        unsaved = resume is None or config.psnr is not None or piped
+        state = None if unsaved else target.with_name(f"{target.name}.state")
         ours = bool(resume) and state is not None and is_delivered(state, target)
         check_destination(target, overwrite=overwrite or ours)
         if meta.remark:
@@ -108,7 +115,8 @@ def fit(
             _require_report(report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
         allowed = allow(meta, config, memory_bytes, workers or default_count())
-        checkpoint = Checkpoint(state, fingerprint(Path(image), source, config, allowed.plan), progress)
+        identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
+        checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
         levels = 1 if checkpoint.delivered else allowed.levels
         checkpoint.announce(allowed.count, meta.channels)
@@ -141,6 +149,23 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _require_pipe_will_do(image: str | Path, output: str | Path | None, resume: bool) -> None:
+    """Do nothing if a fit can do without what a pipe cannot give.
+
+    Raises
+    ------
+    UsageError
+        A name to write beside, or a second reading, is wanted of it.
+    """
+    if str(image) == STDIN and output is None:
+        raise UsageError(f"{pipe_name(image)}: has no name to write beside", hint="-o OUT.ssplat")
+    if resume:
+        raise UsageError(
+            f"{pipe_name(image)}: is a pipe, which cannot be read again to resume a fit",
+            hint="ingest it, and fit the working copy: that can be resumed",
+        )
 
 
 def _require_report(report: Path, overwrite: bool) -> None:
@@ -200,7 +225,7 @@ def _require_apart(source: Path, output: Path) -> None:
     UsageError
         They are the same file or folder.
     """
-    if output.exists() and output.samefile(source):
+    if str(source) != STDIN and output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the input itself", hint="name another output")
 
 
@@ -345,7 +370,7 @@ def ingest(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageMeta:
-    """Write a multiscale OME-Zarr working copy of an image, streaming; returns what is known of it."""
+    """Write a multiscale OME-Zarr working copy of an image, streaming, of a pipe as it comes; returns what is known of it."""
     progress = progress or Silent()
     with open_source(image) as source, open_workers(workers, progress=progress) as pool:
         _require_apart(Path(image), Path(output))

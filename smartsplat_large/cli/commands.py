@@ -96,7 +96,8 @@ def fit(
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
-    IMAGE is TIFF, BigTIFF, OME-TIFF, SVS, OME-Zarr, zarr, PNG, JPEG, WebP or npy, of any size.
+    IMAGE is TIFF, BigTIFF, OME-TIFF, SVS, OME-Zarr, zarr, PNG, JPEG, WebP, npy, PPM or PGM, of any size; - is standard
+    input.
     """
     if dashboard and not has_dashboard():
         raise MissingDependencyError(
@@ -186,7 +187,8 @@ def info(file: str, as_json: bool) -> None:
 
 @program.command(
     short_help="Write a multiscale working copy.",
-    epilog="\b\nExample:\n  smartsplat-large ingest scan.jpg -o scan.zarr",
+    epilog="\b\nExamples:\n  smartsplat-large ingest scan.jpg -o scan.zarr\n"
+    "  render scene | smartsplat-large ingest - -o scene.zarr",
 )
 @click.argument("image")
 @click.option("-o", "--output", required=True, metavar="OUT.zarr", help="Where to write.")
@@ -195,7 +197,10 @@ def info(file: str, as_json: bool) -> None:
 @json_option
 @quiet_option
 def ingest(image: str, output: str, workers: int | None, overwrite: bool, as_json: bool, quiet: bool) -> None:
-    """Write IMAGE as a multiscale OME-Zarr working copy, which every command reads quickly by windows."""
+    """Write IMAGE as a multiscale OME-Zarr working copy, which every command reads quickly by windows.
+
+    IMAGE may be a named pipe, or - for standard input, and is then read as it comes.
+    """
     if not output.rstrip("/").endswith(".zarr"):
         raise UsageError(
             f"{output}: a working copy is a folder that ends in .zarr", hint=f"-o {Path(output).stem}.zarr"

@@ -32,7 +32,8 @@ class ByteFile:
                 raise self.error("is a device or a pipe, which cannot be read at any offset", hint)
             self._descriptor = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise self.error(f"cannot be read: {error.strerror}", hint) from error
+            said = "standard input cannot be read at any offset" if str(path) == "-" else error.strerror
+            raise self.error(f"cannot be read: {said}", hint) from error
         self.size_bytes = os.fstat(self._descriptor).st_size
 
     def error(self, message: str, hint: str | None = None) -> SplatFileError:

@@ -2,59 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
-from smartsplat_large.lattice import Size, Window
-from smartsplat_large.source.base import Closing, ImageMeta, require_supported, require_window
-from smartsplat_large.source.ranged_file import RangedFile
+from smartsplat_large.lattice import Size
+from smartsplat_large.source.raw import RawLayout
 
 
-class NpySource(Closing):
-    """One array on disk; a window reads its own bytes and no others."""
+def npy_header(file: BinaryIO, name: str) -> RawLayout:
+    """Read the header.
 
-    def __init__(self, path: Path, name: str) -> None:
-        shape, stored, self._offset = _header(path, name)
-        channels = shape[2] if len(shape) == 3 else 1
-        dtype = require_supported(name, stored, channels)
-        size = Size(shape[1], shape[0])
-        self.meta = ImageMeta(
-            name=name, format="npy", levels=(size,), dtype=dtype, channels=channels, tile=None, cheap_windows=True
-        )
-        self._stored = stored
-        self._file = RangedFile(path, name)
-        held = self._file.size_bytes - self._offset
-        if held < self.meta.raw_bytes:
-            self.close()
-            raise SourceError(
-                f"{name}: ends early: {self.meta.raw_bytes} bytes of pixels announced, {held} there",
-                hint="the file was cut short; copy it again",
-            )
-
-    def close(self) -> None:
-        self._file.close()
-
-    def read(self, window: Window, level: int = 0) -> Pixels:
-        require_window(self.meta, window, level)
-        pixel_bytes = self.meta.channels * self._stored.itemsize
-        stride = self.meta.size.width * pixel_bytes
-        start = self._offset + window.y * stride + window.x * pixel_bytes
-        rows = self._file.read_rows(start, stride, window.height, window.width * pixel_bytes)
-        pixels = rows.view(self._stored).reshape(*window.shape, self.meta.channels)
-        # Bytes read in one piece are not writable; the caller owns its pixels.
-        return pixels.astype(self.meta.dtype, copy=not pixels.flags.writeable)
-
-
-def _header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic], int]:
+    Raises
+    ------
+    SourceError
+        It is damaged, or that of no image whose rows are contiguous.
+    """
     try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            offset = file.tell()
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
     except (OSError, ValueError, EOFError) as error:
         raise SourceError(f"{name}: not a readable .npy file: {error}", hint="write it with numpy.save") from error
     if len(shape) not in (2, 3) or 0 in shape:
@@ -67,4 +35,5 @@ def _header(path: Path, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic
             f"{name}: stored in column order, so no row can be read by itself",
             hint="save numpy.ascontiguousarray(array)",
         )
-    return shape, np.dtype(dtype), offset
+    channels = shape[2] if len(shape) == 3 else 1
+    return RawLayout(format="npy", size=Size(shape[1], shape[0]), channels=channels, stored=np.dtype(dtype))

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from smartsplat_large.atomic_output import is_zarr_folder
 from smartsplat_large.errors import SourceError
 from smartsplat_large.source.base import ImageSource
-from smartsplat_large.source.npy import NpySource
-from smartsplat_large.source.streamed import StreamedSource
+from smartsplat_large.source.netpbm import netpbm_header
+from smartsplat_large.source.npy import npy_header
+from smartsplat_large.source.piped import PipeStream, is_pipe, pipe_name
+from smartsplat_large.source.raw import RawSource, piped_rows
+from smartsplat_large.source.streamed import StreamedSource, piped_image
 from smartsplat_large.source.tiff import TiffSource
 from smartsplat_large.source.zarr import ZarrSource
 
-_SUPPORTED = "TIFF, OME-TIFF, SVS, zarr, OME-Zarr, npy, PNG, JPEG and WebP are supported"
-_MAGIC: dict[bytes, Callable[[Path, str], ImageSource]] = {
-    b"II*\0": TiffSource,
-    b"MM\0*": TiffSource,
-    b"II+\0": TiffSource,
-    b"MM\0+": TiffSource,
-    b"\x93NUMPY": NpySource,
-    b"\x89PNG\r\n\x1a\n": lambda path, name: StreamedSource(path, name, "png"),
-    b"\xff\xd8\xff": lambda path, name: StreamedSource(path, name, "jpeg"),
+_SUPPORTED = "TIFF, OME-TIFF, SVS, zarr, OME-Zarr, npy, PNG, JPEG, WebP, PPM and PGM are supported"
+_PIPED = "PNG, JPEG, WebP, npy, PPM and PGM come through a pipe; save others as a file"
+_MAGIC = {
+    b"II*\0": "tiff",
+    b"MM\0*": "tiff",
+    b"II+\0": "tiff",
+    b"MM\0+": "tiff",
+    b"\x93NUMPY": "npy",
+    b"\x89PNG\r\n\x1a\n": "png",
+    b"\xff\xd8\xff": "jpeg",
+}
+_FROM_FILE: dict[str, Callable[[Path, str], ImageSource]] = {
+    "tiff": TiffSource,
+    "npy": partial(RawSource, npy_header),
+    "netpbm": partial(RawSource, netpbm_header),
+    **{kind: partial(StreamedSource, kind) for kind in ("png", "jpeg", "webp")},
+}
+_FROM_PIPE: dict[str, Callable[[PipeStream, str], ImageSource]] = {
+    "npy": partial(piped_rows, npy_header),
+    "netpbm": partial(piped_rows, netpbm_header),
+    **{kind: partial(piped_image, kind) for kind in ("png", "jpeg", "webp")},
 }
 _SPLAT = b"SSPL"
 _FOREIGN = {
@@ -40,19 +56,25 @@ _FOREIGN = {
 
 
 def open_source(path: str | Path) -> ImageSource:
-    """Open an image file or a zarr folder by its content.
+    """Open an image file, a zarr folder, a named pipe, or standard input (``-``), by its content.
+
+    Of a pipe, the first bytes are waited for, and the source is read once, from top to bottom.
 
     Raises
     ------
     SourceError
-        It is missing, empty, not readable, damaged, or of a kind that is not supported.
+        It is missing, empty, not readable, damaged, or of a kind that is not supported, or not through a pipe.
+    UsageError
+        Standard input is a terminal.
     """
+    if is_pipe(path):
+        return _open_pipe(path)
     name, path = str(path), Path(path)
     try:
         if path.is_dir():
             return _open_folder(path, name)
         if path.exists() and not path.is_file():
-            raise SourceError(f"{name}: is a device or a pipe", hint="save it as a file, to be read at any offset")
+            raise SourceError(f"{name}: is a device", hint="give an image file, a zarr folder or a pipe")
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:
@@ -61,7 +83,19 @@ def open_source(path: str | Path) -> ImageSource:
         raise SourceError(f"{name}: {error.strerror}", hint="give an image file that this user may read") from error
     if not head:
         raise SourceError(f"{name}: the file is empty", hint="copy or download it again")
-    return _opener(head, name)(path, name)
+    return _FROM_FILE[_kind(head, name)](path, name)
+
+
+def _open_pipe(image: str | Path) -> ImageSource:
+    name, stream = pipe_name(image), PipeStream(image)
+    try:
+        kind = _kind(stream.head, name)
+        if kind not in _FROM_PIPE:
+            raise SourceError(f"{name}: a TIFF is not stored in the order of its rows", hint=_PIPED)
+        return _FROM_PIPE[kind](stream, name)
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _open_folder(path: Path, name: str) -> ImageSource:
@@ -70,15 +104,24 @@ def _open_folder(path: Path, name: str) -> ImageSource:
     return ZarrSource(path, name)
 
 
-def _opener(head: bytes, name: str) -> Callable[[Path, str], ImageSource]:
-    for magic, opener in _MAGIC.items():
+def _kind(head: bytes, name: str) -> str:
+    """Which format begins like this.
+
+    Raises
+    ------
+    SourceError
+        None that is supported.
+    """
+    for magic, kind in _MAGIC.items():
         if head.startswith(magic):
-            return opener
+            return kind
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return lambda path, name: StreamedSource(path, name, "webp")
+        return "webp"
+    if head[:2] in (b"P5", b"P6") and head[2:3].isspace():
+        return "netpbm"
     if head.startswith(_SPLAT):
         raise SourceError(f"{name}: is a .ssplat file, not an image", hint="decode makes an image of it")
-    kind = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
+    foreign = next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
     if head[4:8] == b"ftyp":
-        kind = "a HEIF, AVIF or video file"
-    raise SourceError(f"{name}: {f'is {kind}' if kind else 'not an image we know'}", hint=_SUPPORTED)
+        foreign = "a HEIF, AVIF or video file"
+    raise SourceError(f"{name}: {f'is {foreign}' if foreign else 'not an image we know'}", hint=_SUPPORTED)

@@ -2,13 +2,16 @@
 
 An image is shown upright, as its EXIF orientation says. Baseline JPEG and plain PNG stream in a few dozen rows. What
 cannot stream is held by the decoder: an interlaced PNG and a WebP as pixels, a progressive JPEG as coefficients (two
-bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file.
+bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file. Through a pipe it
+is the same, but that a WebP is held compressed, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import pyvips
 from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
+from smartsplat_large.source.piped import PipedSource, PipeStream
 
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 _SPACES = ("b-w", "grey16", "srgb", "rgb", "rgb16")
@@ -28,65 +32,112 @@ _FETCH_ROWS = 256
 class StreamedSource(Closing):
     """A file that is decoded from its start for every window; ``bands`` reads it once."""
 
-    def __init__(self, path: Path, name: str, kind: str) -> None:
-        self._path, self._name, self._kind = path, name, kind
-        image = self._open()
-        space = str(image.interpretation)
-        if space not in _SPACES:
-            raise SourceError(f"{name}: colours in {space} are not supported", hint="convert it to sRGB first")
-        size = Size(image.width, image.height)
-        self.meta = ImageMeta(
-            name=name,
-            format=kind,
-            levels=(size,),
-            dtype=require_supported(name, _DTYPES.get(str(image.format), np.float32), image.bands),
-            channels=image.bands,
-            tile=None,
-            cheap_windows=False,
-            icc_profile=_field(image, "icc-profile-data"),
-            pixels_per_cm=_resolution(image),
-        )
+    def __init__(self, kind: str, path: Path, name: str) -> None:
+        self._kind, self._path, self._name = kind, path, name
+        self.meta = _meta(self._open(), kind, name)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (StreamedSource, (self._path, self._name, self._kind))
+        return (StreamedSource, (self._kind, self._path, self._name))
 
     def read(self, window: Window, level: int = 0) -> Pixels:
         require_window(self.meta, window, level)
         out = np.empty((*window.shape, self.meta.channels), self.meta.dtype)
-        for strip, pixels in self._strips(window, _FETCH_ROWS):
+        for strip, pixels in _strips(self._open(), self.meta, window, _FETCH_ROWS):
             out[strip.slices(window)] = pixels
         return out
 
     def bands(self, height: int) -> Iterator[tuple[Window, Pixels]]:
         """The whole image, decoded once, as full-width strips of ``height`` rows from the top."""
-        return self._strips(self.meta.size.window, height)
-
-    def _strips(self, window: Window, height: int) -> Iterator[tuple[Window, Pixels]]:
-        vips = pyvips()
-        region = vips.Region.new(self._open())
-        for rows in band_windows(Size(window.width, window.height), height):
-            strip = Window(window.x, window.y + rows.y, rows.width, rows.height)
-            try:
-                data = region.fetch(strip.x, strip.y, strip.width, strip.height)
-            except vips.Error as error:
-                raise self._unreadable(error) from error
-            values = np.frombuffer(data, self.meta.dtype)
-            yield strip, values.reshape(*strip.shape, self.meta.channels).copy()
+        return _strips(self._open(), self.meta, self.meta.size.window, height)
 
     def _open(self) -> Any:
-        vips = pyvips()
-        loader = getattr(vips.Image, f"{self._kind}load")
-        try:
-            image = loader(str(self._path), access="sequential", fail_on="truncated")
-            if _field(image, "orientation") in range(2, 9):
-                image = loader(str(self._path), access="random", fail_on="truncated").autorot()
-        except vips.Error as error:
-            raise self._unreadable(error) from error
-        return image
+        return _upright(partial(getattr(pyvips().Image, f"{self._kind}load"), str(self._path)), self._name)
 
-    def _unreadable(self, error: Exception) -> SourceError:
-        said = " ".join(str(error).split())
-        return SourceError(f"{self._name}: cannot be decoded: {said}", hint="it is damaged or cut short; copy it again")
+
+def piped_image(kind: str, stream: PipeStream, name: str) -> PipedSource:
+    """An image decoded as its bytes come; of a WebP, they must all have come."""
+    feed = _Feed(stream)
+    with feed.failures():
+        image = _upright(partial(getattr(pyvips().Image, f"{kind}load_source"), feed.source), name)
+    meta = _meta(image, kind, name)
+    return PipedSource(meta, stream, partial(_fed_strips, feed, image, meta))
+
+
+class _Feed:
+    """What libvips reads a stream through."""
+
+    def __init__(self, stream: PipeStream) -> None:
+        self._stream = stream
+        self._failure: BaseException | None = None
+        self.source = pyvips().SourceCustom()
+        self.source.on_read(self._read)
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Raises, at the end of the ``with`` block, what kept the stream from being read: libvips cannot pass it on."""
+        try:
+            yield
+        finally:
+            if self._failure is not None:
+                raise self._failure
+
+    def _read(self, count: int) -> bytes:
+        try:
+            return self._stream.read1(count)
+        except BaseException as error:
+            self._failure = error
+            return b""
+
+
+def _fed_strips(feed: _Feed, image: Any, meta: ImageMeta, height: int) -> Iterator[tuple[Window, Pixels]]:
+    with feed.failures():
+        yield from _strips(image, meta, meta.size.window, height)
+
+
+def _strips(image: Any, meta: ImageMeta, window: Window, height: int) -> Iterator[tuple[Window, Pixels]]:
+    vips = pyvips()
+    region = vips.Region.new(image)
+    for rows in band_windows(Size(window.width, window.height), height):
+        strip = Window(window.x, window.y + rows.y, rows.width, rows.height)
+        try:
+            data = region.fetch(strip.x, strip.y, strip.width, strip.height)
+        except vips.Error as error:
+            raise _unreadable(meta.name, error) from error
+        values = np.frombuffer(data, meta.dtype)
+        yield strip, values.reshape(*strip.shape, meta.channels).copy()
+
+
+def _upright(load: Callable[..., Any], name: str) -> Any:
+    """The image as it is shown, whose pixels are decoded when they are fetched."""
+    try:
+        image = load(access="sequential", fail_on="truncated")
+        if _field(image, "orientation") in range(2, 9):
+            image = load(access="random", fail_on="truncated").autorot()
+    except pyvips().Error as error:
+        raise _unreadable(name, error) from error
+    return image
+
+
+def _meta(image: Any, kind: str, name: str) -> ImageMeta:
+    space = str(image.interpretation)
+    if space not in _SPACES:
+        raise SourceError(f"{name}: colours in {space} are not supported", hint="convert it to sRGB first")
+    return ImageMeta(
+        name=name,
+        format=kind,
+        levels=(Size(image.width, image.height),),
+        dtype=require_supported(name, _DTYPES.get(str(image.format), np.float32), image.bands),
+        channels=image.bands,
+        tile=None,
+        cheap_windows=False,
+        icc_profile=_field(image, "icc-profile-data"),
+        pixels_per_cm=_resolution(image),
+    )
+
+
+def _unreadable(name: str, error: Exception) -> SourceError:
+    said = " ".join(str(error).split())
+    return SourceError(f"{name}: cannot be decoded: {said}", hint="it is damaged or cut short; fetch or write it again")
 
 
 def _field(image: Any, name: str) -> Any:

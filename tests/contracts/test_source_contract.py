@@ -62,6 +62,13 @@ def _npy(folder: Path, pixels: np.ndarray = PIXELS) -> Made:
     return open_source(folder / "image.npy"), pixels
 
 
+def _netpbm(folder: Path, pixels: np.ndarray = PIXELS) -> Made:
+    kind, brightest = ("P6" if pixels.shape[2] == 3 else "P5"), np.iinfo(pixels.dtype).max
+    head = f"{kind}\n# made by hand\n{WIDTH} {HEIGHT} #\n{brightest}\n".encode()
+    (folder / "image.ppm").write_bytes(head + pixels.astype(pixels.dtype.newbyteorder(">")).tobytes())
+    return open_source(folder / "image.ppm"), pixels
+
+
 SOURCES: dict[str, Callable[[Path], Made]] = {
     "array": lambda _: (ArraySource(PIXELS, levels=3), PIXELS),
     "tiff-tiled": lambda folder: _tiff(folder, tile=(32, 48), compression="zlib", predictor=True),
@@ -81,6 +88,8 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
     "ome-zarr": _ingested,
     "npy": _npy,
     "npy-grey-16": lambda folder: _npy(folder, DEEP),
+    "ppm": _netpbm,
+    "pgm-16": lambda folder: _netpbm(folder, DEEP),
     "png": lambda folder: _vips(folder, "png"),
     "png-grey-16": lambda folder: _vips(folder, "png", DEEP),
     "png-interlaced": lambda folder: _vips(folder, "png", interlace=True),

@@ -52,6 +52,10 @@ IMAGES: list[tuple[str, str, Callable[[Path], object] | None, str]] = [
     ("a TIFF that is none", "in.tif", content(b"II*\0 and so on and on"), "not a readable TIFF"),
     ("a truncated TIFF", "in.tif", one_tile_lost, "in.tif"),
     ("a JPEG that is none", "in.jpg", content(b"\xff\xd8\xff\xe0 and so on"), "cannot be decoded"),
+    ("a PPM without a size", "in.ppm", content(b"P6 x 5 255 "), "b'x' is no number"),
+    ("a PPM of ten bits", "in.ppm", content(b"P6 1 1 1023 ......"), "its brightest value is 1023"),
+    ("a PGM of no pixels", "in.pgm", content(b"P5 0 5 255 "), "0 x 5 pixels"),
+    ("a truncated PGM", "in.pgm", content(b"P5 3 3 255 ......"), "ends early"),
     ("a truncated npy", "in.npy", content(b"\x93NUMPY\1\0"), "in.npy"),
     ("a GIF", "in.gif", content(b"GIF89a........."), "is a GIF"),
     ("a JPEG XL called PNG", "in.png", content(b"\xff\x0a......"), "is a JPEG XL"),
@@ -97,12 +101,19 @@ def test_images(refused: Refused, tmp_path: Path, name: str, write: Callable[[Pa
         assert said in error
 
 
-def test_a_pipe_is_not_waited_for(refused: Refused, tmp_path: Path) -> None:
+def test_a_pipe_is_not_waited_for_in_vain(refused: Refused, tmp_path: Path) -> None:
     pipe = tmp_path / "in.png"
     os.mkfifo(pipe)
-    for arguments in (("fit", pipe, "-o", tmp_path / "a.ssplat"), ("info", pipe)):
-        error, _ = refused(3, *arguments)
-        assert f"{pipe}: is a device or a pipe" in error
+    error, _ = refused(3, "info", pipe)
+    assert f"{pipe}: is a device or a pipe" in error
+    error, hint = refused(2, "fit", pipe, "--resume")
+    assert f"{pipe}: is a pipe, which cannot be read again" in error
+    assert "ingest it" in hint
+
+
+def test_a_device_is_no_image(refused: Refused, tmp_path: Path) -> None:
+    error, _ = refused(3, "ingest", "/dev/null", "-o", tmp_path / "a.zarr")
+    assert "/dev/null: is a device" in error
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
