@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import constriction
 import numpy as np
 from jaxtyping import Float64, Int64
-from numba import njit
+
+from smartsplat_large.codec.range_decoder import RangeDecoder, TokenTable, ascending, beta_binomial
 
 Ints = Int64[np.ndarray, "n"]
 Weights = Float64[np.ndarray, "t"]
@@ -32,7 +33,6 @@ MAGNITUDES = DIRECT + 4 * (MAX_BITS - 4)
 MAX_CONTEXT = 15
 SPLIT_SHAPES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e6)
 """How evenly the Gaussians of a cell fall into its halves (beta-binomial): 1 anyhow, large values by coin toss."""
-COUNTED_KEYS = 4096
 CACHED_SPLIT = 512
 """Models for splitting at most so many Gaussians are kept; larger ones are rare and large."""
 
@@ -66,10 +66,10 @@ def _token_starts() -> Float64[np.ndarray, m]:
 
 
 _STARTS = _token_starts()
+_WHOLE_STARTS = _STARTS.astype(np.int64)
 _WIDTHS = np.diff(_STARTS)
 _MIDDLES = _STARTS[:-1] + (_WIDTHS - 1) / 2
 _SIZES = _WIDTHS.astype(np.int64)
-_FIRSTS = _STARTS[:-1].astype(np.int64)
 _SIGNED = [np.concatenate([-_MIDDLES[:0:-1], _MIDDLES]), np.concatenate([_WIDTHS[:0:-1], _WIDTHS])]
 
 
@@ -82,22 +82,9 @@ def tokenize(values: Ints, signed: bool) -> tuple[Ints, Ints, Ints]:
     """``(token, low, size)``: the value is the ``low``-th of the ``size`` values that share its token."""
     magnitude = np.abs(values)
     token = np.searchsorted(_STARTS, magnitude.astype(np.float64), side="right") - 1
-    low = magnitude - _FIRSTS[token]
+    low = magnitude - _WHOLE_STARTS[token]
     size = _SIZES[token]
     return (MAGNITUDES - 1 + np.where(values < 0, -token, token) if signed else token), low, size
-
-
-def token_sizes(tokens: Ints, signed: bool) -> Ints:
-    """How many values share each token."""
-    sizes: Ints = _SIZES[np.abs(tokens - (MAGNITUDES - 1)) if signed else tokens]
-    return sizes
-
-
-def untokenize(tokens: Ints, low: Ints, signed: bool) -> Ints:
-    """Inverse of :func:`tokenize`."""
-    index = tokens - (MAGNITUDES - 1) if signed else tokens
-    magnitude: Ints = _FIRSTS[np.abs(index)] + low
-    return np.where(index < 0, -magnitude, magnitude)
 
 
 _ROOTS8 = (1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096,
@@ -187,30 +174,10 @@ def _groups(keys: Ints) -> list[tuple[int, Ints]]:
     """``(key, positions)`` in ascending order of the keys."""
     if not len(keys):
         return []
-    highest = int(keys.max())
-    if highest < COUNTED_KEYS:
-        order, ends = _counted(keys, highest)
-        edges = [0, *ends.tolist()]
-        return [(key, order[low:high]) for key, (low, high) in enumerate(itertools.pairwise(edges)) if high > low]
-    order = np.argsort(keys, kind="stable")
+    order = ascending(keys)
     ordered = keys[order]
     borders = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(keys)]
     return [(int(ordered[low]), order[low:high]) for low, high in itertools.pairwise(borders)]
-
-
-@njit(cache=True, nogil=True)
-def _counted(keys: Any, highest: int) -> tuple[Any, Any]:
-    """Positions in the order of their keys, and where each key's end."""
-    ends = np.zeros(highest + 2, np.int64)
-    for key in keys:
-        ends[key + 1] += 1
-    for key in range(highest + 1):
-        ends[key + 1] += ends[key]
-    order = np.empty(len(keys), np.int64)
-    for i in range(len(keys)):
-        order[ends[keys[i]]] = i
-        ends[keys[i]] += 1
-    return order, ends[:-1]
 
 
 class Tally:
@@ -249,11 +216,14 @@ class Tally:
 
 
 class Tables:
-    """Ready-made constriction models, shared by all blocks of a file."""
+    """Ready-made models, shared by all blocks of a file: constriction's to encode, tables to decode."""
 
     def __init__(self, models: Models) -> None:
         self._models = models
         self._ready: dict[ModelKey, tuple[int, Any]] = {}
+        self.decoding = {
+            name: TokenTable.empty(MAX_CONTEXT + 1, token_count(stream.signed)) for name, stream in STREAMS.items()
+        }
 
     def tokens(self, key: ModelKey) -> tuple[int, Any]:
         """First token, and the model (None where there is only that token)."""
@@ -261,6 +231,15 @@ class Tables:
             first, weights = self._models.table(key)
             self._ready[key] = (first, _categorical(weights) if len(weights) > 1 else None)
         return self._ready[key]
+
+    def make(self, stream: str, context: int) -> None:
+        """Have :attr:`decoding` hold this model too."""
+        self.decoding[stream].put(context, *self._models.table((stream, context)))
+
+    @property
+    def split_alpha(self) -> float:
+        """Shape of the distribution of splits."""
+        return SPLIT_SHAPES[self._models.split]
 
     def split(self, total: int) -> Any:
         shape = self._models.split
@@ -277,13 +256,8 @@ def _split_model(total: int, shape: int) -> Any:
 
 
 def split_weights(total: int, shape: int) -> Weights:
-    """Beta-binomial weights of 0 to ``total`` in the first half, by its recurrence from the middle outwards."""
-    alpha = SPLIT_SHAPES[shape]
-    k = np.arange(total // 2, 0, -1, dtype=np.float64)
-    ratios = k * (total - k + alpha) / ((total - k + 1.0) * (k - 1.0 + alpha))
-    falling = np.cumprod(np.concatenate([[1.0], ratios]))
-    lower = falling[::-1]
-    return np.concatenate([lower, falling[1 - total % 2 :]])
+    """Beta-binomial weights of 0 to ``total`` in the first half."""
+    return beta_binomial(total, SPLIT_SHAPES[shape])
 
 
 class Encoder:
@@ -329,36 +303,20 @@ class Encoder:
 
 
 class Decoder:
-    """Reads symbols back from the bytes of one block."""
+    """Reads symbols back from the bytes of one block. Raises ``ValueError`` where they cannot be."""
 
     def __init__(self, tables: Tables, payload: bytes) -> None:
         self._tables = tables
-        words = np.frombuffer(payload + bytes(-len(payload) % 4), ">u4").astype(np.uint32)
-        self._coder = constriction.stream.queue.RangeDecoder(words)
-        self._uniform = constriction.stream.model.Uniform()
+        self._coder = RangeDecoder(payload)
 
     def tokens(self, stream: str, contexts: Ints, values: Ints | None) -> Ints:
-        signed = STREAMS[stream].signed
-        tokens = np.empty(len(contexts), np.int64)
-        for context, at in _groups(contexts):
-            first, model = self._tables.tokens((stream, context))
-            tokens[at] = first if model is None else first + self._coder.decode(model, len(at)).astype(np.int64)
-        sizes = token_sizes(tokens, signed)
-        if sizes.max(initial=1) == 1:
-            return tokens - (MAGNITUDES - 1) if signed else tokens
-        low = self.uniform("", np.minimum(sizes, 1 << 16), None)
-        high = self.uniform("", np.maximum(sizes >> 16, 1), None)
-        return untokenize(tokens, low + (high << 16), signed)
+        table, zero = self._tables.decoding[stream], MAGNITUDES - 1 if STREAMS[stream].signed else 0
+        while isinstance(found := self._coder.tokens(contexts, table, _WHOLE_STARTS, zero), int):
+            self._tables.make(stream, found)
+        return found
 
     def uniform(self, stream: str, sizes: Ints, values: Ints | None) -> Ints:
-        found = np.zeros(len(sizes), np.int64)
-        real = sizes > 1
-        if real.any():
-            found[real] = self._coder.decode(self._uniform, sizes[real].astype(np.int32))
-        return found
+        return self._coder.uniform(sizes)
 
     def split(self, totals: Ints, values: Ints | None) -> Ints:
-        found = np.empty(len(totals), np.int64)
-        for total, at in _groups(totals):
-            found[at] = self._coder.decode(self._tables.split(total), len(at))
-        return found
+        return self._coder.splits(totals, self._tables.split_alpha)

@@ -250,7 +250,7 @@ class SplatFile:
             return None
         try:
             return code_block(Decoder(self._tables, raw), self._scope(entry), None, self.header.count)
-        except (CorruptPayloadError, AssertionError, ValueError) as error:
+        except (CorruptPayloadError, ValueError) as error:
             self._damaged(entry, f"its symbols make no sense ({error})", on_damage)
             return None
 
