@@ -251,9 +251,14 @@ def _store_pixels(buffer: Any, tile: Any, bounds: Any, channels: int, brightest:
                 simd.store_ints(scratch, uintp(c * simd.LANES), value)
             first, last = _lanes(j, left, right)
             to = x0 + (j << SHIFT) - bounds[0]
-            for lane in range(first, last + 1):
-                for c in range(channels):
-                    line[to + lane, c] = scratch[c * simd.LANES + lane]
+            if last - first == simd.LANES - 1:  # a number that the compiler knows
+                for lane in range(simd.LANES):
+                    for c in range(channels):
+                        line[uintp(to + lane), uintp(c)] = scratch[uintp(c * simd.LANES + lane)]
+            else:
+                for lane in range(first, last + 1):
+                    for c in range(channels):
+                        line[to + lane, c] = scratch[c * simd.LANES + lane]
 
 
 @njit(inline="always", error_model="numpy")
