@@ -2,8 +2,8 @@
 
 A value becomes a *token* (itself if small, else its leading bits) drawn from a model, and uniform low bits; so
 alphabets are short, and no value is out of range. Three coders run the same grammar (``payload.py``): :class:`Tally`
-counts, :class:`Encoder` writes, :class:`Decoder` reads. Model weights are made of literals by multiplication and
-division only: they are the same on every machine.
+counts, :class:`Encoder` writes with constriction, :class:`Decoder` reads with :mod:`.range_decoder`. Model weights are made
+of literals by multiplication and division only: they are the same on every machine.
 """
 
 from __future__ import annotations
