@@ -260,7 +260,7 @@ def decode(
     Returns
     -------
     dict
-        ``output``, ``width``, ``height``, and ``damage``: one line for every part that was broken.
+        ``output``, ``width``, ``height``, and ``damage``: one line for every part that was broken, in the order of the file.
     """
     progress = progress or Silent()
     with SplatFile(file) as opened:
@@ -284,7 +284,8 @@ def decode(
                 icc_profile=header.icc_profile, pixels_per_cm=density, overwrite=overwrite,
                 workers=max(1, pool.count // 2),  # rendering goes on meanwhile
             )  # fmt: skip
-        return dict(output=str(output), width=size.width, height=size.height, damage=[str(d) for d in opened.damage])
+        damage = [str(d) for d in sorted(opened.damage, key=lambda damage: damage.offset)]
+        return dict(output=str(output), width=size.width, height=size.height, damage=damage)
 
 
 def _counted(bands: Any, progress: Progress) -> Any:

@@ -143,7 +143,7 @@ def decode(
             file, output, region=region, level=level, scale=scale, overwrite=overwrite, workers=workers,
             skip_damage=skip_damage, progress=progress,
         )  # fmt: skip
-    for part in values["damage"]:
+    for part in results.damage_lines(values["damage"]):
         click.echo(f"warning: {file}: {part}", err=True)
     results.write(values, results.picture_rows(values), as_json=as_json)
 

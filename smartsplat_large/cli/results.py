@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -12,6 +12,7 @@ import click
 from smartsplat_large.memory import format_bytes
 
 Rows = list[tuple[str, str]]
+_DAMAGE_SHOWN = 3
 
 
 def write(values: Mapping[str, Any], rows: Rows, *, as_json: bool) -> None:
@@ -73,7 +74,15 @@ def info_rows(values: Mapping[str, Any]) -> Rows:
     rows += [(name, f"{value}") for name, value in made.items()]
     if config := values["provenance"].get("config"):
         rows.append(("made with", _config_text(config)))
-    return rows + ([("damage", line) for line in values["damage"]] or [("integrity", "whole")])
+    return rows + ([("damage", line) for line in damage_lines(values["damage"])] or [("integrity", "whole")])
+
+
+def damage_lines(damage: Sequence[str]) -> list[str]:
+    """The first damaged parts, and of many how many more there are, up to where."""
+    between = len(damage) - _DAMAGE_SHOWN - 1
+    if between < 1:
+        return list(damage)
+    return [*damage[:_DAMAGE_SHOWN], f"{between} more, up to", damage[-1]]
 
 
 def ratio_text(values: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Bytes of a file at given offsets, and errors that name it."""
+"""Bytes of a file on a disk, and of a file anywhere."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import stat
 from pathlib import Path
 
+from smartsplat_large.codec.readable import Readable
 from smartsplat_large.codec.remote_file import RemoteFile, is_url
-from smartsplat_large.errors import SplatFileError
 
 
-class ByteFile:
-    """A file open for reading. Reads at an offset and keeps no position, so that threads may share it."""
+class ByteFile(Readable):
+    """A file on a disk, open for reading."""
 
     def __init__(self, path: Path) -> None:
         """Open ``path``.
@@ -36,20 +36,7 @@ class ByteFile:
             raise self.error(f"cannot be read: {said}", hint) from error
         self.size_bytes = os.fstat(self._descriptor).st_size
 
-    def error(self, message: str, hint: str | None = None) -> SplatFileError:
-        """An error about this file."""
-        return SplatFileError(f"{self.path}: {message}", hint=hint)
-
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``; fewer only at the end of the file.
-
-        Raises
-        ------
-        SplatFileError
-            The disk says no.
-        ValueError
-            The file is closed.
-        """
         if self._descriptor < 0:
             raise ValueError(f"{self.path} is closed")
         length = max(0, min(length, self.size_bytes - offset))
@@ -66,7 +53,6 @@ class ByteFile:
         return b"".join(parts)
 
     def close(self) -> None:
-        """Give the file back. Harmless when repeated."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -75,6 +61,6 @@ class ByteFile:
         self.close()
 
 
-def open_bytes(path: str | Path) -> ByteFile | RemoteFile:
+def open_bytes(path: str | Path) -> Readable:
     """The file at ``path``, or at the address that it is. Raises as :class:`ByteFile` and :class:`RemoteFile` do."""
     return RemoteFile(str(path)) if is_url(path) else ByteFile(Path(path))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from smartsplat_large.codec.byte_file import ByteFile
 from smartsplat_large.codec.container import (
     MAGIC,
     PREFIX_BYTES,
@@ -20,7 +20,7 @@ from smartsplat_large.codec.container import (
     sealed_bytes,
 )
 from smartsplat_large.codec.layout import WIDE
-from smartsplat_large.codec.remote_file import RemoteFile
+from smartsplat_large.codec.readable import Readable
 from smartsplat_large.lattice import Window
 
 FIRST_READ_BYTES = 1024
@@ -28,7 +28,6 @@ COUNT_SLACK, COUNT_PER_BYTE = 1 << 20, 64
 """A file may announce this many Gaussians, and this many more per byte: more is a forgery, not a picture."""
 CELL_SLACK, CELLS_PER_BYTE = 1 << 22, 256
 """And so many coarse cells to look for them in, which take time even where they are empty."""
-AnyFile = ByteFile | RemoteFile
 _AGAIN = "fetch or encode the file again"
 
 
@@ -68,7 +67,19 @@ class Directory:
         return self.entries[-1].end
 
 
-def read_directory(file: AnyFile) -> Directory:
+def adjoining(entries: Sequence[Entry], limit: int) -> Iterator[list[Entry]]:
+    """``entries``, which ascend, in runs without a gap, of at most ``limit`` bytes or one entry."""
+    run: list[Entry] = []
+    for entry in entries:
+        if run and (run[-1].end != entry.offset or entry.end - run[0].offset > limit):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
+
+
+def read_directory(file: Readable) -> Directory:
     """Header and index of a file.
 
     Raises
@@ -90,7 +101,7 @@ def read_directory(file: AnyFile) -> Directory:
     return Directory(head, tuple(entries), extras)
 
 
-def _read_head(file: AnyFile) -> tuple[Head, int]:
+def _read_head(file: Readable) -> tuple[Head, int]:
     raw = file.read(0, FIRST_READ_BYTES)
     _require_ours(file, raw)
     try:
@@ -109,7 +120,7 @@ def _read_head(file: AnyFile) -> tuple[Head, int]:
     return head, total
 
 
-def _require_ours(file: AnyFile, raw: bytes) -> None:
+def _require_ours(file: Readable, raw: bytes) -> None:
     if not raw:
         raise file.error("is empty", _AGAIN)
     if raw[: len(MAGIC)] != MAGIC[: len(raw)]:
@@ -123,7 +134,7 @@ def _require_ours(file: AnyFile, raw: bytes) -> None:
         )
 
 
-def _require_countable(file: AnyFile, head: Head, entries: list[Entry]) -> None:
+def _require_countable(file: Readable, head: Head, entries: list[Entry]) -> None:
     cells = (head.layout.wide.cells, head.layout.block_cells)
     counted = sum(cells[entry.number != WIDE] for entry in entries if entry.length)
     if counted > CELL_SLACK + CELLS_PER_BYTE * file.size_bytes:
@@ -132,7 +143,7 @@ def _require_countable(file: AnyFile, head: Head, entries: list[Entry]) -> None:
         )
 
 
-def _read_index(file: AnyFile, head: Head, offset: int) -> list[tuple[int, bytes]]:
+def _read_index(file: Readable, head: Head, offset: int) -> list[tuple[int, bytes]]:
     if not head.layout.grid:
         return []
     blocks, length = len(head.layout.grid) * head.layout.layers, head.index_bytes

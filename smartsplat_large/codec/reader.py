@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from smartsplat_large.codec.byte_file import open_bytes
 from smartsplat_large.codec.container import FormatError, SplatHeader, check, metadata_from_bytes, sealed_bytes
-from smartsplat_large.codec.directory import Entry, read_directory
+from smartsplat_large.codec.directory import Entry, adjoining, read_directory
 from smartsplat_large.codec.entropy import Decoder, Tables
 from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.ledger import byte_ledger
@@ -24,6 +25,8 @@ from smartsplat_large.lattice import Window
 
 CACHED_GAUSSIANS = 400_000
 """Decoded Gaussians kept between windows: some 16 MB."""
+JOINED_BYTES = 4 << 20
+"""Blocks that are read together make up at most so many bytes, unless one alone is larger."""
 OnDamage = Literal["raise", "skip"]
 _TURNS = 64
 """Locks that the blocks share."""
@@ -64,6 +67,7 @@ class SplatFile:
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians
         self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._turns = [threading.Lock() for _ in range(_TURNS)]
         self._cache: OrderedDict[tuple[int, int], Gaussians] = OrderedDict()
         self._held = 0
@@ -135,13 +139,14 @@ class SplatFile:
         entries = [self.index[layer * blocks + number] for layer in range(self.layout.layers) for number in touched]
         parts: list[Gaussians] = []
         left = self.header.count
-        for entry in entries:
-            part = self._block(entry, on_damage)
-            if part is not None and len(part) > left:
-                self._damaged(entry, f"more Gaussians than the {self.header.count} announced", on_damage)
-            elif part is not None:
-                parts.append(part)
-                left -= len(part)
+        # Windows side by side share blocks: what is far is not fetched twice.
+        with self._fetching if is_url(self.path) else contextlib.nullcontext():
+            for entry, part in self._decoded([entry for entry in entries if entry.length], on_damage):
+                if len(part) > left:
+                    self._damaged(entry, f"more Gaussians than the {self.header.count} announced", on_damage)
+                else:
+                    parts.append(part)
+                    left -= len(part)
         return Gaussians.concatenate(parts) if parts else Gaussians.empty(self.header.channels)
 
     def block_bytes(self) -> list[int]:
@@ -151,8 +156,8 @@ class SplatFile:
 
     def verify(self) -> list[Damage]:
         """Read the whole file and list every damaged part, in the order of the file."""
-        for entry in self.index:
-            self._payload(entry, "skip")
+        for entry, raw in self._read(self.index):
+            self._payload(entry, raw, "skip")
         extra = self.size_bytes - self.expected_bytes
         if extra > 0:
             self._note(Damage("end", None, self.expected_bytes, extra, "bytes that do not belong to the file"))
@@ -172,8 +177,8 @@ class SplatFile:
         return byte_ledger(self._directory, self._all_symbols(), self.size_bytes)
 
     def _all_symbols(self) -> Iterator[tuple[Scope, Symbols]]:
-        for entry in self.index:
-            symbols = self._symbols(entry, "raise")
+        for entry, raw in self._read(self.index):
+            symbols = self._symbols(entry, raw, "raise")
             if symbols:  # neither empty nor forged to be so
                 yield self._scope(entry), symbols
 
@@ -225,14 +230,21 @@ class SplatFile:
             if damage not in self.damage:
                 self.damage.append(damage)
 
-    def _payload(self, entry: Entry, on_damage: OnDamage) -> bytes | None:
+    def _read(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, bytes]]:
+        """Blocks and what the file has of them; those that lie side by side there are read together."""
+        for run in adjoining(entries, JOINED_BYTES):
+            start = run[0].offset
+            raw = self._file.read(start, run[-1].end - start)
+            yield from ((entry, raw[entry.offset - start : entry.end - start]) for entry in run)
+
+    def _payload(self, entry: Entry, raw: bytes, on_damage: OnDamage) -> bytes | None:
         """The checked bytes of a block; None where they are damaged and that is to be skipped."""
         if not entry.length:
             return b""
-        if entry.end <= self.size_bytes:
-            raw = self._file.read(entry.offset, entry.end - entry.offset)
-            if check(raw[: entry.length]) == (raw[entry.length :] or entry.checksum):
-                return raw[: entry.length]
+        if len(raw) == entry.end - entry.offset and check(raw[: entry.length]) == (
+            raw[entry.length :] or entry.checksum
+        ):
+            return raw[: entry.length]
         self._damaged(entry, self._reason(entry.end), on_damage)
         return None
 
@@ -243,24 +255,33 @@ class SplatFile:
         if on_damage == "raise":
             raise self._file.error(str(damage), "fetch the file again; decode --skip-damage leaves the block out")
 
-    def _symbols(self, entry: Entry, on_damage: OnDamage) -> Symbols | None:
+    def _symbols(self, entry: Entry, raw: bytes, on_damage: OnDamage) -> Symbols | None:
         """The symbols of a block; None where it is empty, or damaged and that is to be skipped."""
-        raw = self._payload(entry, on_damage)
-        if not raw:
+        payload = self._payload(entry, raw, on_damage)
+        if not payload:
             return None
         try:
-            return code_block(Decoder(self._tables, raw), self._scope(entry), None, self.header.count)
-        except (CorruptPayloadError, AssertionError, ValueError) as error:
+            return code_block(Decoder(self._tables, payload), self._scope(entry), None, self.header.count)
+        except (CorruptPayloadError, ValueError) as error:
             self._damaged(entry, f"its symbols make no sense ({error})", on_damage)
             return None
 
-    def _block(self, entry: Entry, on_damage: OnDamage) -> Gaussians | None:
-        # Windows side by side share blocks: the second to come waits for the first instead of decoding it again.
+    def _decoded(self, entries: Sequence[Entry], on_damage: OnDamage) -> Iterator[tuple[Entry, Gaussians]]:
+        """Blocks and their Gaussians; without those that are damaged and to be skipped."""
+        remembered = [self._remembered(entry) for entry in entries]
+        read = self._read([entry for entry, known in zip(entries, remembered, strict=True) if known is None])
+        for entry, known in zip(entries, remembered, strict=True):
+            part = self._block(*next(read), on_damage) if known is None else known
+            if part is not None:
+                yield entry, part
+
+    def _block(self, entry: Entry, raw: bytes, on_damage: OnDamage) -> Gaussians | None:
+        # The second to come waits for the first instead of decoding it again.
         with self._turns[entry.number % len(self._turns)]:
             found = self._remembered(entry)
             if found is not None:
                 return found
-            symbols = self._symbols(entry, on_damage)
+            symbols = self._symbols(entry, raw, on_damage)
             if symbols is None:
                 return None
             decoded = dequantize(symbols, amplitude_step(self._directory.head.step_index), self.layout.leaf)

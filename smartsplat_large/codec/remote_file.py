@@ -8,7 +8,8 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from smartsplat_large.errors import MissingDependencyError, SplatFileError
+from smartsplat_large.codec.readable import Readable
+from smartsplat_large.errors import MissingDependencyError
 
 HEAD_BYTES = 1024
 """Fetched with the length of the file, in one request: header and often index are in it."""
@@ -23,8 +24,8 @@ def is_url(path: object) -> bool:
     return isinstance(path, str) and "://" in path
 
 
-class RemoteFile:
-    """A file at an address. Reads at an offset and keeps no position, so that threads may share it."""
+class RemoteFile(Readable):
+    """A file at an address. One request a read, at most."""
 
     def __init__(self, url: str) -> None:
         """Find ``url`` and its length.
@@ -36,26 +37,13 @@ class RemoteFile:
         MissingDependencyError
             A package for this kind of address is not installed.
         """
-        self.path = url
+        self.path: str = url
         self._open = True
         http = url.startswith(("http://", "https://"))
         self._store: _HttpStore | _FsspecStore = _HttpStore(self) if http else _FsspecStore(self)
         self._head, self.size_bytes = self._store.head()
 
-    def error(self, message: str, hint: str | None = None) -> SplatFileError:
-        """An error about this file."""
-        return SplatFileError(f"{self.path}: {message}", hint=hint)
-
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes from ``offset``; fewer only at the end of the file. One request at most.
-
-        Raises
-        ------
-        SplatFileError
-            They cannot be fetched.
-        ValueError
-            The file is closed.
-        """
         if not self._open:
             raise ValueError(f"{self.path} is closed")
         end = min(offset + length, self.size_bytes)
@@ -65,7 +53,6 @@ class RemoteFile:
         return known + self._store.fetch(offset + len(known), end) if offset + len(known) < end else known
 
     def close(self) -> None:
-        """Read no more. Harmless when repeated."""
         self._open = False
 
 

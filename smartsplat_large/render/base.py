@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32
 
-from smartsplat_large.array_types import Moments, Planes, WholePlanes
+from smartsplat_large.array_types import Moments, Pixels, Planes, WholePlanes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 
@@ -57,6 +57,10 @@ class Renderer(Protocol):
 
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         """SmartSplat eq. 4 without the final clamp: ``(channels, height, width)`` float32."""
+        ...
+
+    def pixels(self, gaussians: Gaussians, window: Window, dtype: np.dtype[Any], pitch: float = 1.0) -> Pixels:
+        """``to_pixels(forward(...), dtype)``, to the bit: clamped and rounded, ``(height, width, channels)``."""
         ...
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:

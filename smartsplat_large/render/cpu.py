@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.array_types import Moments, Planes
+from smartsplat_large.array_types import Moments, Pixels, Planes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render import cpu_kernels, records
@@ -27,6 +27,14 @@ class CpuRenderer:
 
     def forward(self, gaussians: Gaussians, window: Window, pitch: float = 1.0, base: Planes | None = None) -> Planes:
         return self.render(self.project(gaussians, pitch), window, base)
+
+    def pixels(self, gaussians: Gaussians, window: Window, dtype: np.dtype[Any], pitch: float = 1.0) -> Pixels:
+        projection = self.project(gaussians, pitch)
+        out = np.empty((*window.shape, gaussians.channels), dtype)
+        raster, background = _raster(projection, window), self._planes(projection)
+        brightest = np.float32(np.iinfo(dtype).max)
+        cpu_kernels.pixels(projection.records, projection.peaks, raster, brightest, out, background)
+        return out
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         projection = self.project(gaussians, pitch)

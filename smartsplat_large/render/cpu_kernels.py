@@ -234,6 +234,34 @@ def _store_tile(buffer: Any, tile: Any, bounds: Any, channels: int, out: Any) ->
 
 
 @njit(inline="always", error_model="numpy")
+def _store_pixels(buffer: Any, tile: Any, bounds: Any, channels: int, brightest: Any, scratch: Any, out: Any) -> None:
+    """The window's part of a tile as stored pixels, to the bit what ``pixels.to_pixels`` makes of it."""
+    x0, y0, left, right, top, bottom = tile
+    zero, one, half = simd.splat(np.float32(0)), simd.splat(np.float32(1)), simd.splat(np.float32(0.5))
+    peak = simd.splat(brightest)
+    for y in range(top, bottom + 1):
+        line = out[y0 + y - bounds[1]]
+        for j in range(left >> SHIFT, (right >> SHIFT) + 1):
+            at = (j * TILE_HEIGHT + y) * channels * simd.LANES
+            for c in range(channels):
+                value = simd.load(buffer, uintp(at + c * simd.LANES))
+                value = simd.minimum(simd.maximum(value, zero), one)
+                # The minimum changes nothing: it keeps product and sum from being fused.
+                value = simd.add(simd.minimum(simd.mul(value, peak), peak), half)
+                simd.store_ints(scratch, uintp(c * simd.LANES), value)
+            first, last = _lanes(j, left, right)
+            to = x0 + (j << SHIFT) - bounds[0]
+            if last - first == simd.LANES - 1:  # a number that the compiler knows
+                for lane in range(simd.LANES):
+                    for c in range(channels):
+                        line[uintp(to + lane), uintp(c)] = scratch[uintp(c * simd.LANES + lane)]
+            else:
+                for lane in range(first, last + 1):
+                    for c in range(channels):
+                        line[to + lane, c] = scratch[c * simd.LANES + lane]
+
+
+@njit(inline="always", error_model="numpy")
 def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) -> None:
     """The window's part of a tile; zeros around it."""
     x0, y0, left, right, top, bottom = tile
@@ -272,6 +300,21 @@ def forward(records: Any, peaks: Any, raster: Any, base: Any, out: Any, planes: 
         _begin_tile(buffer, tile, bounds, planes, base)
         _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
         _store_tile(buffer, tile, bounds, channels, out)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def pixels(records: Any, peaks: Any, raster: Any, brightest: Any, out: Any, planes: Any) -> None:
+    """Render a window as stored pixels, ``(height, width, channels)`` of whole numbers up to ``brightest``."""
+    channels = len(planes)
+    buffer = _tile_buffer(channels)
+    strips, scratch = _strip_buffers(), np.empty(channels * simd.LANES, np.int32)
+    start, ids, bounds, columns = raster
+    nothing = np.empty((0, 0, 0), np.float32)
+    for index in range(len(start) - 1):
+        tile = _tile(index, columns, bounds)
+        _begin_tile(buffer, tile, bounds, planes, nothing)
+        _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
+        _store_pixels(buffer, tile, bounds, channels, brightest, scratch, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from smartsplat_large.array_types import Planes
+from smartsplat_large.array_types import Pixels, Planes
 from smartsplat_large.gaussians import CUTOFF, Gaussians
 from smartsplat_large.lattice import Window
+from smartsplat_large.pixels import to_pixels
 from smartsplat_large.render.base import Gradients, box_variance
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class ReferenceRenderer:
         below = np.array(self.background or [0.0])[:, None, None] if base is None else base
         total: Planes = (planes + below).astype(np.float32)
         return total
+
+    def pixels(self, gaussians: Gaussians, window: Window, dtype: np.dtype[Any], pitch: float = 1.0) -> Pixels:
+        return to_pixels(self.forward(gaussians, window, pitch), dtype)
 
     def backward(self, gaussians: Gaussians, window: Window, d_planes: Planes, pitch: float = 1.0) -> Gradients:
         import torch

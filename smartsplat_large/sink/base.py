@@ -30,28 +30,34 @@ class OutputSpec:
 
 
 def rebanded(bands: Iterable[Pixels], spec: OutputSpec, height: int) -> Iterator[Pixels]:
-    """The same rows as full-width bands of ``height`` rows, the last one shorter.
+    """The same rows as contiguous full-width bands of ``height`` rows, the last one shorter.
+
+    A contiguous band of that height is passed on as it is: it must not be written to any more.
 
     Raises
     ------
     ValueError
         A band is not of the image's width, channels or type, or there are too few or too many rows.
     """
-    held = np.empty((height, spec.size.width, spec.channels), spec.dtype)
-    filled, rows = 0, 0
+    held, filled, rows = np.empty((0, spec.size.width, spec.channels), spec.dtype), 0, 0
     for band in bands:
         if band.shape[1:] != held.shape[1:] or band.dtype != spec.dtype:
             raise ValueError(
                 f"a band of {band.shape} {band.dtype} for an image of {spec.size}x{spec.channels} {spec.dtype}"
             )
         rows += len(band)
+        if not filled and len(band) == height:
+            yield np.ascontiguousarray(band)
+            continue
         while len(band):
+            if not filled:
+                held = np.empty((height, *band.shape[1:]), band.dtype)
             taken = min(height - filled, len(band))
             held[filled : filled + taken] = band[:taken]
             filled, band = filled + taken, band[taken:]
             if filled == height:
                 yield held
-                held, filled = np.empty_like(held), 0
+                filled = 0
     if rows != spec.size.height:
         raise ValueError(f"{rows} rows for an image of {spec.size}")
     if filled:

@@ -24,4 +24,4 @@ def write(path: Path, spec: OutputSpec, bands: Iterator[Pixels]) -> None:
     with path.open("xb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for band in bands:
-            file.write(band.tobytes())
+            file.write(band.data)

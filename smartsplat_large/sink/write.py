@@ -116,7 +116,8 @@ def write_image(
 ) -> None:
     """Write full-width bands, in order from the top, to ``path`` in the format its extension names.
 
-    The bands may have any heights, best :func:`band_height`. They are taken on the caller's thread, one at a time.
+    The bands may have any heights, best :func:`band_height`; they are taken on the caller's thread, one at a time, and must
+    not be written to any more.
     ``path`` appears when it is whole; after any failure or interrupt, also one of ``bands``, it is as it was before.
     TIFF and zarr are compressed by up to ``workers`` threads.
 

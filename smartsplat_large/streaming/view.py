@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from smartsplat_large.array_types import Pixels, Planes
+from smartsplat_large.array_types import Pixels
 from smartsplat_large.codec import SplatFile
 from smartsplat_large.gaussians import CUTOFF, Gaussians
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.pixels import to_pixels
 from smartsplat_large.render.base import Renderer, box_variance
 from smartsplat_large.streaming.workers import Workers
 
@@ -43,18 +42,14 @@ class View:
     def dtype(self) -> np.dtype[np.generic]:
         return np.dtype(np.uint8 if self.file.header.bits == 8 else np.uint16)
 
-    def planes(self, window: Window) -> Planes:
-        """One window, in pixels of this view, as float32 planes, not clamped."""
+    def read(self, window: Window) -> Pixels:
+        """One window, in pixels of this view, as stored pixels; the same bits whatever the window."""
         # The pixel box widens every Gaussian; the file's blocks know only their width at full size.
         margin = math.ceil(math.sqrt(2 * CUTOFF * box_variance(self.pitch))) + 1
         touched = to_full_size(window, self.pitch)
         gaussians = self.file.gaussians(touched, margin=margin, on_damage="skip" if self.skip_damage else "raise")
         # A block is larger than a strip is high: projecting all of it for every strip would take a third of the time.
-        return self.renderer.forward(near(gaussians, window, self.pitch), window, self.pitch)
-
-    def read(self, window: Window) -> Pixels:
-        """One window, in pixels of this view, as stored pixels; the same bits whatever the window."""
-        return to_pixels(self.planes(window), self.dtype)
+        return self.renderer.pixels(near(gaussians, window, self.pitch), window, self.dtype, self.pitch)
 
     def bands(self, window: Window, height: int, workers: Workers) -> Iterator[Pixels]:
         """``window`` as strips of its full width, from the top, ``height`` rows each (the last may have fewer)."""

@@ -49,3 +49,10 @@ def test_info_shows_ledger_and_damage() -> None:
     broken = results.info_rows(values | {"ledger": None, "damage": ["block 1", "block 2"]})
     assert broken[-2:] == [("damage", "block 1"), ("damage", "block 2")]
     assert "integrity" not in dict(broken)
+
+
+def test_of_many_damaged_parts_the_first_and_the_last_are_told() -> None:
+    few = [f"block {number}" for number in range(4)]
+    assert results.damage_lines(few) == few
+    many = [f"block {number}" for number in range(50)]
+    assert results.damage_lines(many) == ["block 0", "block 1", "block 2", "46 more, up to", "block 49"]

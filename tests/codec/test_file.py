@@ -117,9 +117,11 @@ def test_a_window_reads_only_the_bytes_that_touch_it(batch, reopened, monkeypatc
     file = SplatFile(path)
     file.gaussians(Window(0, 0, 100, 100))
     touching = set(file.layout.touching(Window(0, 0, 100, 100)))
-    wanted = {entry.offset for entry in file.index if entry.number in touching and entry.length}
+    wanted = {at for entry in file.index if entry.number in touching for at in range(entry.offset, entry.end)}
     payload = [(offset, length) for offset, length in spans if offset >= file.index[0].offset]
-    assert {offset for offset, _ in payload} == wanted
+    assert sorted(wanted) == sorted(at for offset, length in payload for at in range(offset, offset + length))
+    borders = sum(at - 1 not in wanted for at in wanted)
+    assert len(payload) == borders < sum(entry.number in touching for entry in file.index)
     assert sum(length for _, length in spans) < file.size_bytes / 2
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 import smartsplat_large as ss
-from smartsplat_large.codec import SplatFile, encode, remote_file
+from smartsplat_large.codec import SplatFile, encode, reader, remote_file
 from smartsplat_large.errors import SmartSplatError, SplatFileError
 from smartsplat_large.lattice import Size, Window
 
@@ -83,6 +84,29 @@ def test_a_window_fetches_only_what_it_touches(server, data, tmp_path):
         assert sum(length for _, length in server.asked) - opened <= touched + 4 * near.layout.layers
         assert touched < len(data) / 2
         assert not pickle.loads(pickle.dumps(far)).verify()
+
+
+def test_blocks_side_by_side_are_one_request(server, data, monkeypatch):
+    server.data = data
+    with SplatFile(server.url) as file:
+        payload, opened = sum(file.block_bytes()), len(server.asked)
+        assert len(file.gaussians()) == file.header.count
+        assert len(server.asked) == opened + 1
+        assert not file.verify()
+        assert len(server.asked) == opened + 2
+        monkeypatch.setattr(reader, "JOINED_BYTES", payload // 3)
+        assert not file.verify()
+        assert opened + 2 + 3 <= len(server.asked) <= opened + 2 + 5
+
+
+def test_threads_fetch_a_block_once(server, data):
+    server.data = data
+    with SplatFile(server.url) as file, ThreadPoolExecutor(4) as threads:
+        opened = len(server.asked)
+        found = list(threads.map(lambda _: len(file.gaussians(CORNER)), range(8)))
+        fetched = server.asked[opened:]
+        assert len(set(fetched)) == len(fetched)
+        assert len(set(found)) == 1
 
 
 def test_open_info_and_decode_take_urls(server, data, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
+from smartsplat_large.pixels import to_pixels
 from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Renderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.reference import ReferenceRenderer
@@ -71,6 +72,27 @@ def test_gaussians_are_added_to_the_background(kind: type[CpuRenderer], case: st
     _, squared, _ = ours.descend(projection, window, PointwiseLoss(target, 0.0, 1.0))
     wanted = np.square(expected.clip(0, 1).astype(np.float64) - 100 / 255).sum()
     assert squared == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("case", CASES)
+def test_pixels_are_the_planes_clamped_and_rounded(renderer: Renderer, dtype: type, case: str) -> None:
+    gaussians, window, pitch = CASES[case]
+    expected = to_pixels(renderer.forward(gaussians, window, pitch), np.dtype(dtype))
+    np.testing.assert_array_equal(renderer.pixels(gaussians, window, np.dtype(dtype), pitch), expected)
+
+
+@pytest.mark.parametrize("kind", [CpuRenderer])
+def test_halves_round_as_those_of_planes(kind: type[CpuRenderer]) -> None:
+    halves = np.nextafter(
+        (np.arange(255, dtype=np.float32) + np.float32(0.5)) / np.float32(255), np.float32([[-1], [2]])
+    )
+    nothing = batch(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
+    for level in [*halves.ravel().tolist(), -0.5, 0.0, 1.0, 1.5]:
+        ours = kind((level, level / 2, 1 - level))
+        expected = to_pixels(ours.forward(nothing, WINDOW), np.dtype(np.uint8))
+        np.testing.assert_array_equal(ours.pixels(nothing, WINDOW, np.dtype(np.uint8)), expected)
 
 
 @pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)

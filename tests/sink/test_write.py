@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 from smartsplat_large.errors import DiskFullError, OutputExistsError, SmartSplatError, UsageError
 from smartsplat_large.lattice import Size
 from smartsplat_large.sink import band_height, check_output, vips, write_image
-from smartsplat_large.sink.base import OutputSpec
+from smartsplat_large.sink.base import OutputSpec, rebanded
 from smartsplat_large.source import downsample, open_source
 
 LOSSLESS = (".tif", ".ome.tif", ".zarr", ".png", ".npy")
@@ -292,3 +292,13 @@ def test_a_full_disk_is_named(tmp_path: Path, extension: str, tiny_disk: None) -
         _write(tmp_path / f"a{extension}", noise)
     assert caught.value.exit_code == 4
     assert list(tmp_path.iterdir()) == []
+
+
+def test_bands_of_the_wanted_height_are_passed_on_contiguous() -> None:
+    pixels = _image(20, 30, 3)
+    spec = OutputSpec(size=Size(15, 20), channels=3, dtype=np.dtype(np.uint8))
+    whole, sliced = np.ascontiguousarray(pixels[:8, :15]), pixels[8:16, :15]
+    found = list(rebanded([whole, sliced, pixels[16:, :15]], spec, 8))
+    assert found[0] is whole
+    assert all(band.flags.c_contiguous for band in found)
+    np.testing.assert_array_equal(np.concatenate(found), pixels[:, :15])
