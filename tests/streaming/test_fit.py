@@ -53,9 +53,9 @@ def test_the_number_of_workers_does_not_change_a_bit(preset: str) -> None:
 def test_rows_parted_among_threads_give_the_same_bits() -> None:
     """So many Gaussians that every one of four threads has rows of its own to project and to step."""
     config = PRESETS["balanced"].replace(ratio=None, gaussians=9000, steps=4, coarse_share=0.0)
-    one = fit(picture(300, 220), config, block=128, workers=1)
+    one = fit_from_start(picture(300, 220), config, block=128, workers=1)
     for workers in (1, 2, 3, 4):
-        more = fit(picture(300, 220), config, block=128, workers=workers)
+        more = fit_from_start(picture(300, 220), config, block=128, workers=workers)
         assert more.sums == one.sums
         for column in COLUMNS:
             np.testing.assert_array_equal(getattr(one.gaussians, column), getattr(more.gaussians, column))
