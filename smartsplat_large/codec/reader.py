@@ -262,7 +262,7 @@ class SplatFile:
             return None
         try:
             return code_block(Decoder(self._tables, payload), self._scope(entry), None, self.header.count)
-        except (CorruptPayloadError, ValueError) as error:
+        except (CorruptPayloadError, AssertionError, ValueError) as error:
             self._damaged(entry, f"its symbols make no sense ({error})", on_damage)
             return None
 
