@@ -11,6 +11,7 @@ import functools
 import importlib.util
 import math
 import pickle
+import socket
 import threading
 import uuid
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from smartsplat_large import native_threads
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.memory import PROGRAM, Footprint, MiB, require
 
+_USUAL_PORT = 8787
 _LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _RETRIES = 2
 """Of a task that fails elsewhere: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
@@ -215,14 +217,26 @@ def local_cluster(threads: int) -> Iterator[Cluster]:
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="smartsplat-", ignore_cleanup_errors=True))
         stack.enter_context(dask.config.set(settings | {"temporary-directory": scratch}))
         stack.enter_context(warnings.catch_warnings())
+        # Somebody may take the port in between; then dask takes another one.
         warnings.filterwarnings("ignore", message="Port .* is already in use")
         with (
             LocalCluster(
                 n_workers=1, threads_per_worker=threads, processes=False, memory_limit=0,
-                dashboard_address="127.0.0.1:8787", silence_logs=logging.ERROR,
+                dashboard_address=f"127.0.0.1:{_dashboard_port()}", silence_logs=logging.ERROR,
             ) as cluster,
             Client(cluster) as client,
         ):  # fmt: skip
             # The cluster's own link names the machine's outer address, while the server listens on loopback.
             dashboard = f"http://127.0.0.1:{cluster.scheduler.http_server.port}/status"
             yield Cluster(client, False, threads, dashboard)
+
+
+def _dashboard_port() -> int:
+    """dask's usual one, or 0, any, where that is taken: dask would try it all the same, and leave a socket open."""
+    with socket.socket() as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind(("127.0.0.1", _USUAL_PORT))
+        except OSError:
+            return 0
+    return _USUAL_PORT

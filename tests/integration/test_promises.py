@@ -90,7 +90,7 @@ def test_a_cluster_makes_the_same_file(command: Command, start: Start, picture: 
         dask.config.set({"temporary-directory": str(tmp_path)}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
     ):  # fmt: skip
         address = cluster.scheduler_address

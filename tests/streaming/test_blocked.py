@@ -66,7 +66,7 @@ def test_a_cluster_elsewhere_does_not_change_a_bit(whole: Best, tmp_path: Path) 
         dask.config.set({"temporary-directory": str(tmp_path)}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
     ):  # fmt: skip
         assert_identical(fit(scheduler=cluster.scheduler_address), whole)

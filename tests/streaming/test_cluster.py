@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -187,3 +190,14 @@ def test_a_performance_report_is_written(tmp_path: Path) -> None:
     ):
         assert list(workers.map(pow, 2, range(20))) == [2**i for i in range(20)]
     assert "bokeh" in report.read_text()
+
+
+def test_a_dashboard_finds_a_port_where_the_usual_one_is_taken() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):  # some other program has it: as well
+            other.bind(("127.0.0.1", 8787))
+            other.listen()
+        with cluster.local_cluster(1) as local:
+            assert "8787" not in local.dashboard
+            assert urllib.request.urlopen(local.dashboard, timeout=10).status == 200
