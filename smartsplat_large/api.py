@@ -103,16 +103,12 @@ def fit(
     with open_source(image) as source:
         meta = source.meta
         target = _target(Path(image), output)
-        # A search for a quality takes several fits; none of them is saved. A pipe cannot be read again.
-        unsaved = resume is None or config.psnr is not None or piped
-        state = None if unsaved else target.with_name(f"{target.name}.state")
+        state = None if resume is None or piped else _state_folder(target, config)
         ours = bool(resume) and state is not None and is_delivered(state, target)
         check_destination(target, overwrite=overwrite or ours)
         if meta.remark:
             progress.note(f"{meta.name}: {meta.remark}")
-        report = None if performance_report is None else Path(performance_report)
-        if report is not None:
-            _require_report(report, overwrite)
+        report = _report(performance_report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
         allowed = allow(meta, config, memory_bytes, workers or default_count())
         identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
@@ -168,14 +164,23 @@ def _require_pipe_will_do(image: str | Path, output: str | Path | None, resume: 
         )
 
 
-def _require_report(report: Path, overwrite: bool) -> None:
-    """Do nothing if a performance report can be made and written."""
+def _state_folder(target: Path, config: FitConfig) -> Path | None:
+    """Where a fit is saved; a search for a quality takes several fits, none of which is."""
+    return None if config.psnr is not None else target.with_name(f"{target.name}.state")
+
+
+def _report(wanted: str | Path | None, overwrite: bool) -> Path | None:
+    """Where to write a performance report, if one is wanted; refused where it cannot be made."""
+    if wanted is None:
+        return None
     if not has_dashboard():
         raise MissingDependencyError(
             "a performance report needs the packages distributed and bokeh",
             hint="pip install 'smartsplat-large[dashboard]'",
         )
+    report = Path(wanted)
     check_destination(report, overwrite=overwrite)
+    return report
 
 
 def _target(image: Path, output: str | Path | None) -> Path:
