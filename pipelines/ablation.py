@@ -1,11 +1,12 @@
 """What each part of the initialisation is worth: the paper's Table 3, from settings alone.
 
-    python pipelines/ablation.py PICTURE... [--ratio 50] [--steps 1000] [--crop 1024x1024]
+    python pipelines/ablation.py PICTURE... [--ratio 50] [--run paper=1000] [--crop 1024x1024]
                                  [--rates-of 5436x5880] [--json FILE]
 
-Runs in the environment that pipelines/check.py sets up. All rows differ only in [sampling]; the fit is that of preset
-paper. Measured are the pixels decoded from the file. The paper's rows, after 10 000 steps on its own pictures: 22.34, 22.18,
-23.12 and 24.38 dB: features for the means alone are worth nothing, and pay once scales follow from them.
+Runs in the environment that pipelines/check.py sets up. All rows differ only in [sampling]; ``--run balanced`` has the fit
+of that preset in place of the paper's. Measured are the pixels decoded from the file. The paper's rows, after 10 000 steps on
+its own pictures: 22.34, 22.18, 23.12 and 24.38 dB: features for the means alone are worth nothing, and pay once scales follow
+from them.
 
 The paper's rate for means is a share of the picture's size, so on a small crop they creep, and the gaps are others.
 ``--rates-of 5436x5880``, the mean size of the paper's DIV8K, moves them as many pixels a step as there.
@@ -19,10 +20,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
+from reporting import configured, fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
 
 from smartsplat_large import api
-from smartsplat_large.config import FitConfig, SamplingConfig, preset
+from smartsplat_large.config import FitConfig, SamplingConfig
 from smartsplat_large.lattice import Size
 from smartsplat_large.source import open_source
 
@@ -52,12 +53,12 @@ def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("pictures", nargs="+", type=Path)
     arguments.add_argument("--ratio", type=float, default=50.0)
-    arguments.add_argument("--steps", type=int, default=1000)
+    arguments.add_argument("--run", default="paper=1000", help="a preset, perhaps with other settings")
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
     arguments.add_argument("--rates-of", type=parse_size, metavar="WxH", help="move means as in a picture of that size")
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()
-    config = preset("paper").replace(ratio=given.ratio, steps=given.steps, seed=given.seed)
+    config = configured(given.run).replace(ratio=given.ratio, seed=given.seed)
     runs = []
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
         for picture in given.pictures:

@@ -2,6 +2,7 @@
 
     python pipelines/time_to_quality.py PICTURE... [--runs paper=5000 balanced fast] [--ablation] [--ratios 50]
                                         [--crop 512x512] [--bytes-each 7] [--json FILE] [--reuse FILE...] [--plot FILE.png]
+                                        [--details FILE.png]
 
 Runs in the environment that pipelines/check.py sets up; --plot needs matplotlib. A run is a preset with changes:
 ``paper=5000`` for another number of steps, ``balanced:relocate_share=0:loss.ssim=0`` for other settings. ``--ablation`` adds
@@ -10,7 +11,8 @@ quantised: what is measured is the fit alone, its pixels clamped and rounded to 
 
 The first run is the yardstick: the table says after how many seconds the others reach the PSNR of its last and of its
 best state. Seconds are those of one processor: what one worker would take on a machine that does nothing else. ``--json``
-grows with every run, and ``--reuse`` takes runs from such files instead of repeating them.
+grows with every run, and ``--reuse`` takes runs from such files instead of repeating them. ``--details`` lays the most detailed
+192 x 192 pixels of each picture and ratio beside those of every run made: a row each, the original first.
 Evaluations are those of one pixel and one Gaussian that a forward pass makes; a step also makes as many backward.
 """
 
@@ -23,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from reporting import configured, fixed, guarded, keep, note, parse_size, parser, table
 
@@ -32,6 +35,7 @@ from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.gaussians import CUTOFF
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, score_window
+from smartsplat_large.page.gallery import detailed_windows
 from smartsplat_large.pixels import to_pixels, to_planes
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.base import PointwiseLoss, Projection
@@ -59,6 +63,8 @@ ABLATION = (
     'balanced:sampling.colors="random"',
 )
 """The default, then it with one part changed."""
+DETAIL = 192
+"""Pixels of a detail's side."""
 
 
 @dataclass(slots=True)
@@ -140,22 +146,42 @@ def main() -> None:
         "--reuse", nargs="+", type=Path, default=[], metavar="FILE", help="JSON whose runs count as made"
     )
     arguments.add_argument("--plot", type=Path, metavar="FILE", help="draw PSNR against seconds and evaluations")
+    arguments.add_argument("--details", type=Path, metavar="FILE", help="show a detail of every run made")
     given = arguments.parse_args()
+    if given.details and given.reuse:
+        arguments.error("--details shows runs that are made, which --reuse saves")
     names = list(dict.fromkeys([*given.runs, *(ABLATION if given.ablation else ())]))
     configs = {name: configured(name).replace(seed=given.seed) for name in names}
     measure(_warm_up(), configs[names[0]].replace(gaussians=20, steps=3), 1)
     settings = {"crop": given.crop, "seed": given.seed, "bytes_each": given.bytes_each}
-    made, runs = _made(given.reuse, settings), []
+    made, runs, details = _made(given.reuse, settings), [], []
     for path in given.pictures:
         pixels = _pixels(path, given.crop)
         for ratio in given.ratios:
             count = max(1, math.floor(pixels.size / (given.bytes_each * ratio)))
-            for run in compare(path.stem, ratio, pixels, count, configs, given.workers, made):
+            row = Details(pixels)
+            for run in compare(path.stem, ratio, pixels, count, configs, given.workers, made, row):
                 runs.append(run)
                 keep(given.json, runs, **settings)
+            details.append(row.tiles)
     print(report(runs))
     if given.plot:
         plot(runs, given.plot)
+    if given.details:
+        imagecodecs.imwrite(given.details, np.concatenate([np.concatenate(tiles, axis=1) for tiles in details]))
+
+
+class Details:
+    """The same most detailed window of a picture and of what was fitted to it."""
+
+    def __init__(self, pixels: Pixels) -> None:
+        (self._window,) = detailed_windows(pixels, DETAIL, 1)
+        self._whole = Size(pixels.shape[1], pixels.shape[0]).window
+        self.tiles: list[Pixels] = []
+        self.add(pixels)
+
+    def add(self, pixels: Pixels) -> None:
+        self.tiles.append(pixels[self._window.slices(self._whole)])
 
 
 def _made(files: list[Path], settings: dict[str, object]) -> dict[tuple[str, float, str], Run]:
@@ -195,14 +221,16 @@ def compare(
     configs: dict[str, FitConfig],
     workers: int,
     made: dict[tuple[str, float, str], Run],
+    details: Details,
 ) -> Iterator[Run]:
-    """All runs on one picture; the first is the yardstick of the others. Those in ``made`` are not repeated."""
+    """All runs on one picture; the first is the yardstick of the others. Those in ``made`` are not repeated, nor shown."""
     bar: tuple[float, float] | None = None
     for name, config in configs.items():
         run = made.get((picture, ratio, name))
         if run is None:
             note(f"{picture} at ratio {ratio:g}: {name}")
-            score, trace = measure(pixels, config.replace(gaussians=count), workers)
+            score, trace, shown = measure(pixels, config.replace(gaussians=count), workers)
+            details.add(shown)
             run = Run(
                 picture, ratio, name, count, score.psnr(), score.ssim(), score.ms_ssim(),
                 trace.psnr[-1] if trace.psnr else -math.inf, trace.seconds[-1], trace.renderer.evaluations, None, None,
@@ -212,8 +240,8 @@ def compare(
         yield replace(run, to_yardstick_last_s=run.seconds_to(bar[0]), to_yardstick_best_s=run.seconds_to(bar[1]))
 
 
-def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Trace]:
-    """Fit, and score the best state; the clock starts before sampling."""
+def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Trace, Pixels]:
+    """Fit, score the best state and show it; the clock starts before sampling."""
     height, width, channels = pixels.shape
     size, count = Size(width, height), config.gaussians or 1
     plan = plan_fit(size, channels, pixels.itemsize, count, config, memory_bytes=1 << 40, workers=workers)
@@ -222,10 +250,8 @@ def measure(pixels: Pixels, config: FitConfig, workers: int) -> tuple[Score, Tra
     with open_workers(workers, progress=trace) as pool:
         start = sample(source.read, size, channels, pixels.dtype, count, config.sampling, config.seed, workers=workers)
         best = fit_gaussians(source, trace.renderer, start, plan, config, pool, trace)
-    shown = to_planes(
-        to_pixels(CpuRenderer(trace.renderer.background).forward(best.gaussians, size.window), pixels.dtype)
-    )
-    return score_window(shown, to_planes(pixels), size.window, size), trace
+    shown = to_pixels(CpuRenderer(trace.renderer.background).forward(best.gaussians, size.window), pixels.dtype)
+    return score_window(to_planes(shown), to_planes(pixels), size.window, size), trace, shown
 
 
 def report(runs: list[Run]) -> str:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 
@@ -32,7 +33,7 @@ def measured(tmp_path: Path, name: str, *arguments: str | Path) -> tuple[str, li
 
 
 def test_ablation_adds_one_part_at_a_time(tmp_path: Path) -> None:
-    table, rows = measured(tmp_path, "ablation", MOUNTAIN, "--steps", "10", "--crop", "128x96")
+    table, rows = measured(tmp_path, "ablation", MOUNTAIN, "--run", "paper=10", "--crop", "128x96")
     assert [row["variant"] for row in rows] == [
         "full random",
         "+ sampled means",
@@ -160,8 +161,14 @@ def test_a_recipe_ends_in_two_lines_where_it_refuses(
 
 def test_time_to_quality_compares_runs_with_the_first(tmp_path: Path) -> None:
     names = ["paper=12", "balanced=12", "balanced=12:loss.ssim=0.0:relocate_share=0.0"]
-    table, rows = measured(tmp_path, "time_to_quality", MOUNTAIN, "--crop", "200x180", "--runs", *names)
+    details = tmp_path / "details.png"
+    flags = ("--crop", "200x180", "--details", details, "--runs", *names)
+    table, rows = measured(tmp_path, "time_to_quality", MOUNTAIN, *flags)
     assert [row["run"] for row in rows] == names
+    shown = imagecodecs.imread(details)
+    assert shown.shape == (180, 192 * 4, 3)
+    original, yardstick, better, _ = np.split(shown.astype(float), 4, axis=1)
+    assert np.square(original - better).mean() < np.square(original - yardstick).mean() / 2
     assert len({row["gaussians"] for row in rows}) == 1
     assert rows[1]["psnr"] > rows[0]["psnr"] + 3
     assert rows[1]["to_yardstick_best_s"] <= rows[1]["seconds"]
