@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from numba import njit
 
-from smartsplat_large.array_types import Color, Planes, Scale, Xy
+from smartsplat_large.array_types import Color, Index, Planes, Scale, Xy
+from smartsplat_large.fitting.peaks import blurred, maxima
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block
 
@@ -42,7 +43,7 @@ class Proposals:
     xy: Xy
     scale: Scale
     color: Color
-    gain: Float64[np.ndarray, "n"]
+    gain: Float32[np.ndarray, "n"]
 
     @staticmethod
     def concatenate(parts: list[Proposals]) -> Proposals:
@@ -58,8 +59,8 @@ class Proposals:
         return Proposals(self.xy[index], self.scale[index], self.color[index], self.gain[index])
 
     def best(self, count: int) -> Proposals:
-        """The ``count`` with the largest gains, best first; equal gains in order of position, small ones first."""
-        return self.take(np.lexsort((self.scale[:, 0], self.xy[:, 0], self.xy[:, 1], -self.gain))[:count])
+        """The ``count`` with the largest gains, best first; equal gains in their order here."""
+        return self.take(_ranked(self.gain)[:count])
 
     def gaussians(self) -> Gaussians:
         return Gaussians(self.xy, self.scale, np.zeros(len(self.xy), np.float32), self.color)
@@ -100,21 +101,18 @@ def propose(residual: Planes, block: Block, pitch: float, spacing: float, count:
     peaks = _peaks(residual, sorted({max(w * spacing / pitch, SMALLEST_WIDTH) for w in WIDTHS}))
     height, width = residual.shape[1:]
     # What lies beside the core counts, or the same peak would be proposed on both sides of a block's edge.
-    listed = peaks.best(_LISTED * -(-count * block.outer.pixels // block.core.pixels))
-    apart = listed.take(_apart(listed.xy, listed.scale[:, 0], APART, height, width))
+    listed = _ranked(peaks.gain)[: _LISTED * -(-count * block.outer.pixels // block.core.pixels)]
+    apart = listed[_apart(peaks.xy[listed], peaks.scale[listed, 0], APART, height, width)]
     left, top = block.core.x - block.outer.x, block.core.y - block.outer.y
-    x, y = apart.xy.T
+    x, y = peaks.xy[apart].T
     inside = (x >= left) & (x < left + block.core.width) & (y >= top) & (y < top + block.core.height)
-    best = apart.take(np.nonzero(inside)[0][:count])
+    best = peaks.take(apart[inside][:count])
     xy = (best.xy + np.array([block.outer.x, block.outer.y])) * pitch
-    return Proposals(xy, best.scale * np.float32(pitch), best.color, best.gain * pitch**2)
+    return Proposals(xy, best.scale * np.float32(pitch), best.color, best.gain * np.float32(pitch**2))
 
 
 def _peaks(residual: Planes, widths: list[float]) -> Proposals:
     """Local maxima of the gain at each of the ascending ``widths``, in pixels of the residual, all they are at once."""
-    # Imported late: 0.15 s, which decoding, and the first step of a fit, need not wait for.
-    from scipy import ndimage
-
     plane, shrunk, blur = residual, 1, 0.0
     found = []
     for width in widths:
@@ -122,14 +120,20 @@ def _peaks(residual: Planes, widths: list[float]) -> Proposals:
             plane, shrunk = _halved(plane), 2 * shrunk
         # A Gaussian blurred by another is one of the sum of the variances: each width starts from the one before.
         more = np.sqrt(width**2 - blur**2) / shrunk
-        plane = np.stack([ndimage.gaussian_filter(channel, more, mode="constant", truncate=3.0) for channel in plane])
-        blur = width
-        gain: Float32[np.ndarray, "h w"] = np.float32(4 * np.pi * width**2) * np.square(plane).sum(0)
-        y, x = np.nonzero((gain == ndimage.maximum_filter(gain, size=3)) & (gain > 0))
+        plane, blur = blurred(plane, more), width
+        y, x, gain = maxima(plane, 4 * np.pi * width**2)
         xy = (np.stack([x, y], axis=1) + 0.5) * shrunk
         scale = np.full((len(x), 2), width, np.float32)
-        found.append(Proposals(xy, scale, 2 * plane[:, y, x].T, gain[y, x].astype(np.float64)))
+        found.append(Proposals(xy, scale, 2 * plane[:, y, x].T, gain))
     return Proposals.concatenate(found)
+
+
+def _ranked(gain: Float32[np.ndarray, "n"]) -> Index:
+    """Rows of ``gain``, which is nowhere below 0, from the largest on; equal ones in order."""
+    # Such floats are in the order of their bits; keys that are all different need no stable sort, which is much slower.
+    keys = (~gain.view(np.uint32)).astype(np.uint64) << np.uint64(32) | np.arange(len(gain), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
 def _halved(plane: Planes) -> Planes:
@@ -179,11 +183,11 @@ def exchange(
     index, accepted
         Rows to give up, and what to put there.
     """
-    accepted = proposals.best(limit)
+    best = proposals.best(limit + max(growth, 0))
     index = np.argsort(cost, kind="stable")[:limit]
-    pairs = min(len(accepted.gain), len(index))
-    profitable = int(np.count_nonzero(accepted.gain[:pairs] > PROFIT * cost[index[:pairs]]))
+    pairs = min(len(best.gain), len(index))
+    profitable = int(np.count_nonzero(best.gain[:pairs] > PROFIT * cost[index[:pairs]]))
     if growth < 0:
         given_up = max(profitable, min(-growth, len(index)))
-        return index[:given_up], accepted.best(max(given_up + growth, 0))
-    return index[:profitable], proposals.best(profitable + growth)
+        return index[:given_up], best.take(slice(max(given_up + growth, 0)))
+    return index[:profitable], best.take(slice(profitable + growth))

@@ -26,7 +26,7 @@ def relocations(sweep: Sweep, share: float, growth: int, workers: Workers) -> tu
     """Rows of up to ``share`` of the Gaussians, and those to put in their places: ``growth`` more, or fewer if below 0.
 
     The level of ``sweep`` is the one whose residual decides. The result does not depend on the number of workers: blocks are
-    merged in their order, and equal gains or costs are taken in order of position or row.
+    merged in their order, and equal gains or costs are taken in order of what was found first, or of row.
     """
     spacing = math.sqrt(sweep.task.targets.source.meta.size.pixels / len(sweep.gaussians))
     wide, tried = _widened(sweep, spacing), share + max(growth, 0) / len(sweep.gaussians)
