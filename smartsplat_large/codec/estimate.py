@@ -33,6 +33,8 @@ class Estimate:
         """Without what a file carries beside the Gaussians."""
         symbols = quantize(self._sample, amplitude_step(step_index), self._layout.leaf)
         symbols = symbols.take(np.flatnonzero(symbols.color.any(axis=1)))
+        if not len(symbols):
+            return FRONT_BYTES
         tally = Tally()
         scope = Scope(self._layout.wide, self._layout.leaf, self._sample.channels)
         code_marks(tally, scope, symbols.cell, symbols)
@@ -51,4 +53,4 @@ def _place_bits(layout: Layout, count: float) -> float:
     """Bits that say which leaf cells hold Gaussians: how many a cell has is taken for geometrically distributed."""
     cells = layout.size.pixels / 4.0**layout.leaf
     mean = count / cells
-    return cells * ((1 + mean) * math.log2(1 + mean) - mean * math.log2(mean)) if count else 0.0
+    return cells * ((1 + mean) * math.log2(1 + mean) - mean * math.log2(mean))

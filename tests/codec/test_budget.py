@@ -108,6 +108,10 @@ def test_an_estimate_is_near_the_size(batch, step_index):
     assert Estimate(given, size)(step_index) == pytest.approx(exact, rel=0.03)
 
 
+def test_what_rounds_to_nothing_is_estimated_to_take_next_to_nothing(batch):
+    assert 0 < Estimate(batch(100, Size(300, 200)), Size(300, 200))(1000) < 1000
+
+
 def test_finer_files_are_larger(batch):
     size = Size(500, 500)
     given = batch(300, size)
