@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from smartsplat_large.codec.layout import Layout, plan_layout
+from smartsplat_large.codec.estimate import Estimate
+from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, Symbols, fineness_to_index
 from smartsplat_large.codec.writer import (
     Encoded,
@@ -32,13 +32,15 @@ FULL = 0.997
 """Share of a budget that is not worth filling further."""
 FILLED = 0.9985
 """Share aimed at where single Gaussians are left out."""
-ACCEPTED, AIM, LEAST = 0.985, 0.994, 0.97
-"""Shares of the budget: good enough to stop searching, aimed at, and promised unless the finest steps need less."""
+ACCEPTED, GUESSED, AIM, LEAST = 0.985, 0.992, 0.994, 0.97
+"""Shares of the budget: good enough to stop searching, aimed at by an estimate and by files known, and promised unless the
+finest steps need less."""
+BIT_SHARE = 0.9
+"""Of a bit, what twice the step takes from each number: some are 0 already."""
 MAX_ATTEMPTS = 14
 MAX_TRIMS = 8
-SAMPLED_ABOVE = 200_000
-"""Beyond so many Gaussians, the search begins on a sample of blocks."""
-SAMPLE_BLOCKS = 16
+MAX_GUESSES, NEAR = 4, 4
+"""Estimates made at most before the first file, and how few indices from one to its successor end them."""
 
 
 def encode_to_budget(
@@ -149,13 +151,15 @@ class _Search:
         spacing = mean_spacing(size, len(gaussians))
         self._low, self._high = fineness_to_index(FINEST, spacing), fineness_to_index(COARSEST, spacing)
         self._start = fineness_to_index(1.0, spacing)
+        # A step twice as large takes most of a bit from each of a Gaussian's numbers.
+        self._slope = -BIT_SHARE * len(gaussians) * (gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
         self._best: Encoded | None = None
         self._tried: dict[int, int] = {}
         self.smallest_bytes = 0
 
     def run(self) -> Encoded | None:
         """The best file that fits, or None where the coarsest does not."""
-        at = self._start if len(self._gaussians) <= SAMPLED_ABOVE else self._guess_on_sample()
+        at = self._guess()
         for _ in range(MAX_ATTEMPTS):
             size_bytes = self._attempt(at)
             if ACCEPTED * self._budget <= size_bytes <= self._budget:
@@ -186,7 +190,7 @@ class _Search:
         high = min(fitting, default=self._high + 1) - 1
         if low > high:
             return at
-        slope = -len(self._gaussians) * (self._gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
+        slope = self._slope
         if fitting and failing:
             left, right = max(failing), min(fitting)
             if left < right and self._tried[right] < self._tried[left]:
@@ -194,20 +198,12 @@ class _Search:
         wanted = at + (AIM * self._budget - self._tried[at]) / slope
         return min(max(round(wanted), low), high)
 
-    def _guess_on_sample(self) -> int:
-        """A step from some blocks of the image, whose size grows to that of the file in proportion."""
-        layout = plan_layout(self._size, len(self._gaussians))
-        number = layout.assign(self._gaussians.xy, np.zeros(len(self._gaussians)))
-        present = np.unique(number)
-        chosen = np.random.default_rng(0).choice(present, min(SAMPLE_BLOCKS, len(present)), replace=False)
-        sample = self._gaussians.take(np.flatnonzero(np.isin(number, chosen)))
-        factor = len(self._gaussians) / len(sample)
-        slope = -len(self._gaussians) * (self._gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
-        at = self._start
-        for _ in range(3):
-            symbols, _ = quantized(sample, self._size, at, layout)
-            encoded = pack(symbols, layout, self._bits, at, Extras())
-            front = len(encoded.parts[0])
-            expected = front + (encoded.size_bytes - front) * factor + self._extras.size_bytes
-            at = min(max(math.ceil(at + (AIM * self._budget - expected) / slope), self._low), self._high)
+    def _guess(self) -> int:
+        """The step whose file is estimated to have the size aimed at."""
+        estimate, at = Estimate(self._gaussians, self._size), self._start
+        for _ in range(MAX_GUESSES):
+            excess = estimate(at) + self._extras.size_bytes - GUESSED * self._budget
+            before, at = at, min(max(round(at - excess / self._slope), self._low), self._high)
+            if abs(at - before) <= NEAR:
+                break
         return at

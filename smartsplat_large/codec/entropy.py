@@ -109,6 +109,12 @@ def power_of_root8(index: int) -> float:
     return math.ldexp(_ROOTS8[index % 8], index // 8)
 
 
+def bell_axes(stream: Stream) -> tuple[Weights, Weights]:
+    """Of each token: where a bell is taken, and how many values share it."""
+    middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
+    return (np.abs(middles) if stream.mirrored else middles), widths
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A bell of two bytes: ``(1 + ((x - centre) / width)^2)^-(2^shape)``."""
@@ -122,15 +128,19 @@ class Kernel:
 
     def weights(self, stream: Stream, context: int) -> Weights:
         """Weight of each token, unnormalised."""
-        growth = power_of_root8(round(8 * stream.growth * context))
-        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
-        width = max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
-        middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
-        offset = ((np.abs(middles) if stream.mirrored else middles) - centre) / width
+        centre, width = self.bell(stream, context)
+        middles, widths = bell_axes(stream)
+        offset = (middles - centre) / width
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell
         return widths * bell
+
+    def bell(self, stream: Stream, context: int) -> tuple[float, float]:
+        """Centre and width in a context."""
+        growth = power_of_root8(round(8 * stream.growth * context))
+        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
+        return centre, max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
 
     def to_bytes(self) -> bytes:
         return bytes([self.centre & 0xFF, self.width << 2 | self.shape])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numba import njit
 
 from smartsplat_large.codec.entropy import (
     MAX_CONTEXT,
@@ -19,6 +22,7 @@ from smartsplat_large.codec.entropy import (
     Models,
     Tally,
     Weights,
+    bell_axes,
     split_weights,
     token_count,
 )
@@ -97,8 +101,12 @@ def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
         return Kernel()
     stream = STREAMS[next(iter(counted))[0]]
 
+    counts, axes = np.stack([counts for _, counts in present]), bell_axes(stream)
+
+    @functools.cache
     def cost(kernel: Kernel) -> float:
-        return sum(_bits(counts, kernel.weights(stream, context)) for context, counts in present)
+        bells = np.array([kernel.bell(stream, context) for context, _ in present])
+        return float(_bell_bits(counts, *axes, bells, kernel.shape))
 
     starts = [start]
     if start == _START:
@@ -106,6 +114,26 @@ def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
         starts += [replace(start, centre=FAR_CENTRE), replace(start, centre=-FAR_CENTRE)]
     best, best_bits = min((_descend(cost, begin) for begin in starts), key=lambda found: found[1])
     return best if math.isfinite(best_bits) else Kernel()
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _bell_bits(counts: Any, middles: Any, widths: Any, bells: Any, shape: int) -> Any:
+    """What :func:`_bits` says of :meth:`Kernel.weights`, summed over contexts: rows of ``counts`` and of ``bells``."""
+    weights = np.empty(len(middles))
+    bits = 0.0
+    for context in range(len(counts)):
+        centre, width = bells[context]
+        for i in range(np.uintp(len(middles))):
+            offset = (middles[i] - centre) / width
+            bell = 1.0 / (1.0 + offset * offset)
+            for _ in range(shape):
+                bell *= bell
+            weights[i] = widths[i] * bell
+        total = weights.sum()
+        for i in range(len(middles)):
+            if counts[context, i]:
+                bits -= counts[context, i] * np.log2(max(weights[i] / total, SMALLEST_SHARE))
+    return bits
 
 
 def _descend(cost: Callable[[Kernel], float], kernel: Kernel) -> tuple[Kernel, float]:

@@ -65,7 +65,11 @@ def code_block(coder: Coder, scope: Scope, symbols: Symbols | None, limit: int) 
     CorruptPayloadError
         More than ``limit`` Gaussians are announced, or a symbol is out of its range.
     """
-    cell = _code_cells(coder, scope, symbols.cell if symbols else None, limit)
+    return code_marks(coder, scope, _code_cells(coder, scope, symbols.cell if symbols else None, limit), symbols)
+
+
+def code_marks(coder: Coder, scope: Scope, cell: Int64[np.ndarray, "n 2"], symbols: Symbols | None) -> Symbols:
+    """What :func:`code_block` codes of Gaussians whose cells are known, in any order."""
     least, layer = scope.least_octave, np.full(len(cell), scope.layer, np.int64)
     octave = least + coder.tokens("octave", layer, symbols.octave - least if symbols else None)
     if octave.max(initial=0) > MAX_OCTAVE:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float64, Int64
+from numba import njit
 
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig
@@ -26,10 +29,14 @@ def background_of(source: ImageSource, config: FitConfig) -> tuple[float, ...]:
     if config.background == "black":
         return ()
     meta = source.meta
-    pixels = np.concatenate([_seen(source, window) for window in _windows(meta.size)])
-    median = np.round(np.median(pixels, axis=0))
-    share = (np.abs(pixels - median) <= 1).all(axis=1).mean()
-    levels = median if share >= _PAPER_SHARE else np.round(pixels.mean(axis=0, dtype=np.float64))
+    seen = [_seen(source, window) for window in _windows(meta.size)]
+    counts = np.zeros((meta.channels, 1 << 8 * meta.dtype.itemsize), np.int64)
+    for pixels in seen:
+        _count(pixels, counts)
+    number = sum(map(len, seen))
+    median = np.round(_median(counts, number))
+    share = sum(_near(pixels, median) for pixels in seen) / number
+    levels = median if share >= _PAPER_SHARE else np.round(counts @ np.arange(counts.shape[1]) / number)
     return tuple(float(level) / ((1 << 8 * meta.dtype.itemsize) - 1) for level in levels)
 
 
@@ -44,6 +51,32 @@ def above(gaussians: Gaussians, background: tuple[float, ...]) -> Gaussians:
 def _seen(source: ImageSource, window: Window) -> Pixels:
     pixels = source.read(window, 0)
     return pixels.reshape(-1, pixels.shape[2])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _count(pixels: Any, counts: Any) -> None:
+    """Add how many pixels have each level of each channel."""
+    for i in range(len(pixels)):
+        for c in range(pixels.shape[1]):
+            counts[c, pixels[i, c]] += 1
+
+
+def _median(counts: Int64[np.ndarray, "c l"], number: int) -> Float64[np.ndarray, "c"]:
+    """Of each channel; between the two in the middle where ``number`` is even."""
+    middle = ((number - 1) // 2, number // 2)
+    return np.array([np.searchsorted(ends, middle, side="right").mean() for ends in counts.cumsum(axis=1)])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _near(pixels: Any, levels: Any) -> int:
+    """How many pixels have ``levels`` to within one in every channel."""
+    found = 0
+    for i in range(len(pixels)):
+        alike = True
+        for c in range(pixels.shape[1]):
+            alike &= abs(pixels[i, c] - levels[c]) <= 1
+        found += alike
+    return found
 
 
 def _windows(size: Size) -> list[Window]:

@@ -5,7 +5,9 @@ import pytest
 
 from smartsplat_large.codec import budget as budget_module
 from smartsplat_large.codec import encode, encode_to_budget
+from smartsplat_large.codec import estimate as estimate_module
 from smartsplat_large.codec.budget import trimmed
+from smartsplat_large.codec.estimate import Estimate
 from smartsplat_large.codec.writer import Extras, pack, quantized
 from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Size
@@ -81,22 +83,33 @@ def test_a_budget_below_one_gaussian_is_refused(batch):
     assert least.size_bytes <= 60
 
 
-def test_large_batches_search_on_a_sample(batch, monkeypatch):
-    monkeypatch.setattr(budget_module, "SAMPLED_ABOVE", 5000)
-    monkeypatch.setattr(budget_module, "SAMPLE_BLOCKS", 3)
-    size = Size(3000, 2000)
-    given = batch(20_000, size)
+@pytest.mark.parametrize("count", [3000, 20_000])
+def test_an_estimate_saves_files(batch, monkeypatch, count):
+    monkeypatch.setattr(estimate_module, "SAMPLE", 5000)
+    size, budget = Size(3000, 2000), round(4.5 * count)
     attempts = []
     plain = budget_module.pack
 
-    def counting(gaussians, *rest, **settings):
-        attempts.append(len(gaussians))
-        return plain(gaussians, *rest, **settings)
+    def counting(*given, **settings):
+        attempts.append(given)
+        return plain(*given, **settings)
 
     monkeypatch.setattr(budget_module, "pack", counting)
-    encoded = encode_to_budget(given, size=size, bits=8, budget_bytes=90_000)
-    assert 0.97 * 90_000 <= encoded.size_bytes <= 90_000
-    assert sum(count > 15_000 for count in attempts) <= 3
+    encoded = encode_to_budget(batch(count, size), size=size, bits=8, budget_bytes=budget)
+    assert 0.985 * budget <= encoded.size_bytes <= budget
+    assert len(attempts) <= 2
+
+
+@pytest.mark.parametrize("step_index", [-240, -160, -80])
+def test_an_estimate_is_near_the_size(batch, step_index):
+    size = Size(1500, 1000)
+    given = batch(9000, size)
+    exact = pack(*quantized(given, size, step_index), 8, step_index, Extras()).size_bytes
+    assert Estimate(given, size)(step_index) == pytest.approx(exact, rel=0.03)
+
+
+def test_what_rounds_to_nothing_is_estimated_to_take_next_to_nothing(batch):
+    assert 0 < Estimate(batch(100, Size(300, 200)), Size(300, 200))(1000) < 1000
 
 
 def test_finer_files_are_larger(batch):

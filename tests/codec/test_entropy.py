@@ -15,6 +15,7 @@ from smartsplat_large.codec.entropy import (
     Models,
     Tables,
     Tally,
+    bell_axes,
     split_weights,
     token_count,
     token_sizes,
@@ -22,6 +23,8 @@ from smartsplat_large.codec.entropy import (
     untokenize,
 )
 from smartsplat_large.codec.models import (
+    _bell_bits,
+    _bits,
     fit_models,
     kernel_streams,
     models_from_bytes,
@@ -72,6 +75,19 @@ def test_size_is_the_information_of_the_models():
     decoder = Decoder(Tables(models), raw)
     np.testing.assert_array_equal(decoder.tokens("luma", contexts, None), values)
     np.testing.assert_array_equal(decoder.uniform("place", sizes, None), sizes // 2)
+
+
+@pytest.mark.parametrize("stream", STREAMS)
+def test_the_search_for_a_kernel_counts_the_bits_of_its_weights(stream):
+    rng = np.random.default_rng(0)
+    tally = Tally()
+    tally.tokens(stream, rng.integers(0, 6, 3000), np.abs(np.rint(rng.standard_cauchy(3000) * 9).astype(np.int64)))
+    counts = {key[1]: counts for key, counts in tally.histograms.items()}
+    for kernel in (Kernel(), Kernel(60, 30, 3), Kernel(-50, 8, 0)):
+        bells = np.array([kernel.bell(STREAMS[stream], context) for context in counts])
+        axes = bell_axes(STREAMS[stream])
+        wanted = sum(_bits(c, kernel.weights(STREAMS[stream], context)) for context, c in counts.items())
+        assert _bell_bits(np.stack(list(counts.values())), *axes, bells, kernel.shape) == pytest.approx(wanted)
 
 
 def test_a_histogram_is_kept_only_where_it_pays():

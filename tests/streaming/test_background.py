@@ -35,6 +35,17 @@ def test_a_page_has_its_paper_as_background(dtype: type) -> None:
     assert 0 < background_of(ArraySource(page), AUTO)[0] < 1
 
 
+@pytest.mark.parametrize("spread", [3, 200])
+@pytest.mark.parametrize("height", [21, 22])
+def test_the_background_is_what_sorting_says(height: int, spread: int) -> None:
+    pixels = np.random.default_rng(height).binomial(spread, 0.4, (height, 31, 3)).astype(np.uint8)
+    median = np.round(np.median(pixels, axis=(0, 1)))
+    is_paper = (np.abs(pixels - median) <= 1).all(axis=2).mean() >= 0.2
+    wanted = median if is_paper else np.round(pixels.mean((0, 1)))
+    assert is_paper == (spread == 3)
+    assert background_of(ArraySource(pixels), AUTO) == tuple(wanted / 255)
+
+
 def test_a_large_picture_is_judged_by_parts_of_it() -> None:
     class Counting(ArraySource):
         seen = 0
