@@ -218,7 +218,7 @@ _OWN_LONG = dataclasses.replace(
     _OWN, lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, decay_share=1.0, decay="cosine"
 )
 _MOVING = FitConfig(
-    preset="balanced", steps=400, coarse_share=0.5, relocate_share=0.15, adaptive_count=True, background="auto",
+    preset="balanced", steps=600, coarse_share=0.5, relocate_share=0.2, adaptive_count=True, background="auto",
     solve_iterations=8,
     loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2, rate=0.4), optimizer=_OWN,
 )  # fmt: skip
@@ -231,8 +231,9 @@ PRESETS: Mapping[str, FitConfig] = {
         steps=60,
         finish_passes=0,
         coarse_share=0.7,
-        relocate_share=0.3,
+        relocate_share=0.4,
         relocate_every=15,
+        loss=dataclasses.replace(_MOVING.loss, ssim_from=0.85),
         optimizer=_OWN_SHORT,
     ),
     "best": _MOVING.replace(
