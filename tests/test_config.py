@@ -80,7 +80,7 @@ def test_a_summary_tells_what_is_not_the_presets() -> None:
     )
     summary = config.summary()
     assert summary == {
-        "ratio": 100.0, "preset": "balanced", "steps": 400, "seed": 3, "finish_passes": 5,
+        "ratio": 100.0, "preset": "balanced", "steps": 600, "seed": 3, "finish_passes": 5,
         "loss": {"l1": 0.5, "ssim_from": LossConfig().ssim_from, "rate": 0.0, "ssim_stride": 1},
     }  # fmt: skip
     assert preset("fast").summary().keys() == {"ratio", "preset", "steps", "seed"}
