@@ -138,7 +138,8 @@ class Kernel:
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell
-        return widths * bell
+        weights: Weights = widths * bell
+        return weights
 
     def bell(self, growth: Any) -> tuple[Any, Any]:
         """Centre and width where they have grown by ``growth``, one or many."""
