@@ -46,6 +46,10 @@ class Stream:
     mirrored: bool = False
     """Whether the kernel is of the magnitude: two bells, on either side of zero."""
 
+    def growth_in(self, context: int) -> float:
+        """What centre and width are multiplied by in a context."""
+        return power_of_root8(round(8 * self.growth * context))
+
 
 STREAMS = {
     "count": Stream(signed=False),
@@ -128,19 +132,19 @@ class Kernel:
 
     def weights(self, stream: Stream, context: int) -> Weights:
         """Weight of each token, unnormalised."""
-        centre, width = self.bell(stream, context)
+        centre, width = self.bell(stream.growth_in(context))
         middles, widths = bell_axes(stream)
         offset = (middles - centre) / width
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell
-        return widths * bell
+        weights: Weights = widths * bell
+        return weights
 
-    def bell(self, stream: Stream, context: int) -> tuple[float, float]:
-        """Centre and width in a context."""
-        growth = power_of_root8(round(8 * stream.growth * context))
-        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
-        return centre, max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
+    def bell(self, growth: Any) -> tuple[Any, Any]:
+        """Centre and width where they have grown by ``growth``, one or many."""
+        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) if self.centre else 0.0
+        return centre * growth, np.maximum(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
 
     def to_bytes(self) -> bytes:
         return bytes([self.centre & 0xFF, self.width << 2 | self.shape])

@@ -102,11 +102,11 @@ def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
     stream = STREAMS[next(iter(counted))[0]]
 
     counts, axes = np.stack([counts for _, counts in present]), bell_axes(stream)
+    growths = np.array([stream.growth_in(context) for context, _ in present])
 
     @functools.cache
     def cost(kernel: Kernel) -> float:
-        bells = np.array([kernel.bell(stream, context) for context, _ in present])
-        return float(_bell_bits(counts, *axes, bells, kernel.shape))
+        return float(_bell_bits(counts, *axes, *kernel.bell(growths), kernel.shape))
 
     starts = [start]
     if start == _START:
@@ -117,14 +117,13 @@ def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _bell_bits(counts: Any, middles: Any, widths: Any, bells: Any, shape: int) -> Any:
-    """What :func:`_bits` says of :meth:`Kernel.weights`, summed over contexts: rows of ``counts`` and of ``bells``."""
+def _bell_bits(counts: Any, middles: Any, widths: Any, centre: Any, width: Any, shape: int) -> Any:
+    """What :func:`_bits` says of :meth:`Kernel.weights`, summed over contexts: rows of ``counts``."""
     weights = np.empty(len(middles))
     bits = 0.0
     for context in range(len(counts)):
-        centre, width = bells[context]
         for i in range(np.uintp(len(middles))):
-            offset = (middles[i] - centre) / width
+            offset = (middles[i] - centre[context]) / width[context]
             bell = 1.0 / (1.0 + offset * offset)
             for _ in range(shape):
                 bell *= bell

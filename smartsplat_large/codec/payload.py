@@ -150,14 +150,22 @@ def _code_cells(
     node = np.flatnonzero(totals)
     totals = totals[node]
     for level in range(levels - 1, -1, -1):
-        first = coder.split(totals, None if key is None else _first_counts(key >> level, node))
+        first = coder.split(totals, None if key is None else _first_counts(key, level, node))
         node, totals = _halves(node, totals, first)
     return cell if cell is not None else _key_cell(np.repeat(node, totals), frame)
 
 
-def _first_counts(sorted_key: Ints, node: Ints) -> Ints:
-    """How many keys equal ``2 * node``."""
-    return np.searchsorted(sorted_key, 2 * node, "right") - np.searchsorted(sorted_key, 2 * node, "left")
+@njit(cache=True, nogil=True)
+def _first_counts(sorted_key: Any, level: int, node: Any) -> Any:
+    """How many keys have each ``2 * node``, of ascending nodes, before their last ``level`` bits."""
+    found, at = np.zeros(len(node), np.int64), 0
+    for i in range(len(node)):
+        while at < len(sorted_key) and sorted_key[at] >> level < 2 * node[i]:
+            at += 1
+        while at < len(sorted_key) and sorted_key[at] >> level == 2 * node[i]:
+            at += 1
+            found[i] += 1
+    return found
 
 
 def _code_color(

@@ -167,7 +167,8 @@ def pack(
     """The file of ``symbols``; those whose colour rounds to nothing are left out. ``start`` as for :func:`fit_models`."""
     channels = symbols.color.shape[1]
     kept = _seen(symbols)
-    symbols = symbols.take(kept)
+    if len(kept) < len(symbols):
+        symbols = symbols.take(kept)
     layout = with_layers(layout, symbols.octave)
     number = _assign(symbols, layout, amplitude_step(step_index))
     wide = symbols.cell[number == WIDE]

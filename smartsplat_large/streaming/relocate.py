@@ -14,7 +14,7 @@ from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
 from smartsplat_large.streaming.seen import Seen
-from smartsplat_large.streaming.solve import Columns
+from smartsplat_large.streaming.solve import Columns, products
 from smartsplat_large.streaming.sweep import Sweep, SweepTask
 from smartsplat_large.streaming.workers import Workers
 
@@ -62,10 +62,12 @@ def _widened(sweep: Sweep, spacing: float) -> Sweep:
 def propose_block(task: _Task, seen: Seen) -> tuple[Proposals, Columns]:
     """The task of one block: its residual's best additions, and its part of each member's ``<r, G>`` at full size."""
     sweep, block, pitch = task.sweep, task.sweep.grid[seen.block], task.sweep.pitch
+    visible = seen.projection
+    rendered = sweep.renderer.render(visible, block.outer)
     residual: Planes = scaled(sweep.targets.read(block.outer))
-    residual -= sweep.renderer.render(seen.projection, block.outer).clip(0, 1)
+    residual -= rendered.clip(0, 1, out=rendered)
     count = math.ceil(_RICHEST * task.share * block.core.pixels * pitch**2 / task.spacing**2)
     proposals = propose(residual, block, pitch, task.spacing, count)
     core = np.ascontiguousarray(residual[(slice(None), *block.core.slices(block.outer))])
-    projection = sweep.renderer.backward(seen.gaussians, block.core, core, pitch).color
+    projection = products(sweep.renderer, seen.gaussians, visible, block.core, core, pitch)
     return proposals, projection * pitch**2

@@ -11,11 +11,13 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float64
 
+from smartsplat_large.array_types import Planes
 from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import Window
 from smartsplat_large.pixels import to_planes
 from smartsplat_large.progress import Progress
-from smartsplat_large.render.base import BlockRenderer
+from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.sweep import Sweep, SweepTask, prepare_sweep
@@ -80,12 +82,23 @@ def correlate_target(task: SweepTask, seen: Seen) -> Columns:
     target = to_planes(task.targets.source.read(block.outer, task.targets.level))
     if task.renderer.background:
         target -= np.array(task.renderer.background, np.float32)[:, None, None]
-    return task.renderer.backward(seen.gaussians, block.outer, target, task.pitch).color
+    return products(task.renderer, seen.gaussians, seen.projection, block.outer, target, task.pitch)
 
 
 def correlate_rendering(task: SweepTask, seen: Seen) -> Columns:
     """A block's part of ``G^T G c``."""
     block = task.grid[seen.block]
     black = np.zeros((task.channels, *block.outer.shape), np.float32)
-    rendered = task.renderer.render(seen.projection, block.outer, black)
-    return task.renderer.backward(seen.gaussians, block.outer, rendered, task.pitch).color
+    projection = seen.projection
+    rendered = task.renderer.render(projection, block.outer, black)
+    return products(task.renderer, seen.gaussians, projection, block.outer, rendered, task.pitch)
+
+
+def products(
+    renderer: BlockRenderer, gaussians: Gaussians, projection: Projection, window: Window, planes: Planes, pitch: float
+) -> Columns:
+    """``<planes, G>`` of each of ``gaussians``, which ``projection`` has at ``pitch``, and each channel, over a window."""
+    moments = renderer.correlate(projection, window, planes)
+    gradients = Gradients.empty(len(gaussians), gaussians.channels)
+    renderer.gradients(gaussians, projection, moments, pitch, slice(0, len(gaussians)), gradients)
+    return gradients.color

@@ -84,10 +84,10 @@ def test_the_search_for_a_kernel_counts_the_bits_of_its_weights(stream):
     tally.tokens(stream, rng.integers(0, 6, 3000), np.abs(np.rint(rng.standard_cauchy(3000) * 9).astype(np.int64)))
     counts = {key[1]: counts for key, counts in tally.histograms.items()}
     for kernel in (Kernel(), Kernel(60, 30, 3), Kernel(-50, 8, 0)):
-        bells = np.array([kernel.bell(STREAMS[stream], context) for context in counts])
+        bells = kernel.bell(np.array([STREAMS[stream].growth_in(context) for context in counts]))
         axes = bell_axes(STREAMS[stream])
         wanted = sum(_bits(c, kernel.weights(STREAMS[stream], context)) for context, c in counts.items())
-        assert _bell_bits(np.stack(list(counts.values())), *axes, bells, kernel.shape) == pytest.approx(wanted)
+        assert _bell_bits(np.stack(list(counts.values())), *axes, *bells, kernel.shape) == pytest.approx(wanted)
 
 
 def test_a_histogram_is_kept_only_where_it_pays():
