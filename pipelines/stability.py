@@ -1,11 +1,12 @@
 """Does more budget ever buy a worse picture, or luck a better one? Hard pictures at every ratio, and with many seeds.
 
     python pipelines/stability.py [--preset balanced] [--ratios 5 20 50 ...] [--seeds 1] [--side 384]
-                                  [--pictures flat noise ...] [--json FILE]
+                                  [--pictures flat noise FILE ...] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. The pictures are one colour, noise, lines, text, the bundled
-photograph, and a single column of it. A ratio whose file would not even hold the header is left out. With several seeds, a
-second table has how far their files lie apart; the first is that of seed 0.
+photograph, and a single column of it; or any file, of which the middle is taken, 2 megapixels at most. A ratio whose file would
+not even hold the header is left out. With several seeds, a second table has how far their files lie apart; the first is that
+of seed 0.
 """
 
 from __future__ import annotations
@@ -27,9 +28,13 @@ from smartsplat_large import api
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import UsageError
+from smartsplat_large.lattice import Size, Window
 from smartsplat_large.source import open_source, read_window
 
 RATIOS = (5.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 3000.0, 5000.0)
+
+LARGEST = Size(1536, 1408)
+"""Of a picture from a file, its middle is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +100,27 @@ def main() -> None:
     arguments.add_argument("--preset", default="balanced")
     arguments.add_argument("--ratios", nargs="+", type=float, default=RATIOS)
     arguments.add_argument("--side", type=int, default=384)
-    arguments.add_argument("--pictures", nargs="+", choices=PICTURES, default=list(PICTURES))
+    arguments.add_argument("--pictures", nargs="+", default=list(PICTURES), metavar="PICTURE")
     arguments.add_argument("--seeds", type=int, default=1, help="fits of each, with the seeds from 0 on")
     given = arguments.parse_args()
     config = preset(given.preset)
+    pictures = {Path(name).stem: _pixels(name, given.side) for name in given.pictures}
     rows = [
-        _measured(name, PICTURES[name](given.side), given.ratios, config.replace(seed=seed))
-        for name in given.pictures
+        _measured(name, pixels, given.ratios, config.replace(seed=seed))
+        for name, pixels in pictures.items()
         for seed in range(given.seeds)
     ]
     tables = [falls(rows, given.ratios)] + ([spread(rows, given.ratios)] if given.seeds > 1 else [])
     publish("\n\n".join(tables), given.json, rows, preset=given.preset, side=given.side)
+
+
+def _pixels(name: str, side: int) -> Pixels:
+    if name in PICTURES:
+        return PICTURES[name](side)
+    with open_source(name) as source:
+        size = source.meta.size
+        width, height = min(size.width, LARGEST.width), min(size.height, LARGEST.height)
+        return read_window(source, Window((size.width - width) // 2, (size.height - height) // 2, width, height))
 
 
 def falls(rows: list[Row], ratios: list[float]) -> str:

@@ -176,6 +176,15 @@ def test_time_to_quality_compares_runs_with_the_first(tmp_path: Path) -> None:
     assert recipe("time_to_quality", MOUNTAIN, "--runs", "balanced:los.ssim=0.0").returncode == 2
 
 
+def test_stability_of_a_file_with_two_seeds(tmp_path: Path) -> None:
+    flags = ("--preset", "fast", "--ratios", "50", "200", "--pictures", MOUNTAIN, "--seeds", "2")
+    table, rows = measured(tmp_path, "stability", *flags)
+    assert [(row["picture"], row["seed"]) for row in rows] == [(MOUNTAIN.stem, 0), (MOUNTAIN.stem, 1)]
+    apart = abs(rows[0]["psnr"]["200.0"] - rows[1]["psnr"]["200.0"])
+    assert 0 < apart < 1
+    assert f"{apart:.3f}" in table
+
+
 def test_kills_end_in_the_same_file(tmp_path: Path) -> None:
     flags = ("--kills", "1", "--roles", "client", "--modes", "exact", "--size", "192x128", "--steps", "6")
     table, rows = measured(tmp_path, "kills", *flags)
