@@ -31,10 +31,15 @@ from smartsplat_large.codec.writer import quantized
 from smartsplat_large.config import preset
 
 CROP = (768, 512)
-FINER = (2, 4)
+FINER = (2, 3)
 """Octaves by which fits of the lowest ratio are rounded once more, for the contexts that high qualities need."""
+HIGH = 9
+"""The first octave for which these count."""
+FINER_SHARE = 0.25
 STEPS, RATE = 500, 0.05
-PULL = 3.0
+WITHIN = 0.95
+"""Share of the files that lie within the largest coordinates."""
+PULL = 30.0
 """Weight of what holds base and directions near smooth ones."""
 BLUR = (0.02, 0.08, 0.8, 0.08, 0.02)
 
@@ -51,8 +56,9 @@ def main() -> None:
     given.fits.mkdir(parents=True, exist_ok=True)
     files = list(fitted(given.pictures, given.ratios, given.fits))
     counted = [counts_of(path) for path in files]
-    finest = [path for path in files if path.stem.endswith(f"_{min(given.ratios)}")]
-    counted += [finer_counts(path, octaves) for path, octaves in itertools.product(finest, FINER)]
+    for counts, path in zip(counted, files, strict=True):
+        if path.stem.endswith(f"_{min(given.ratios)}"):
+            add_finer(counts, path)
     tables = {name: learnt(name, counted) for name in STANDARD_STREAMS}
     given.table.write_bytes(tables_to_bytes(tables))
     note(f"{given.table}: {given.table.stat().st_size} bytes from {len(files)} files")
@@ -91,16 +97,18 @@ def counts_of(path: Path) -> Counts:
     return merged(tally.histograms)
 
 
-def finer_counts(path: Path, octaves: int) -> Counts:
-    """The same of the Gaussians of a file, rounded to finer steps."""
-    tally = Tally()
+def add_finer(counts: Counts, path: Path) -> None:
+    """Add to the high octaves of ``counts`` what rounding the Gaussians of a file to finer steps gives."""
     with SplatFile(path) as file:
-        gaussians, size = file.gaussians(), file.header.size
-        step = file.step_index - octaves * STEPS_PER_OCTAVE
-    symbols, layout = quantized(gaussians, size, step)
-    layout = replace(layout, wide=wide_frame(layout, symbols.cell))
-    code_block(tally, layout.scope(WIDE, 0, gaussians.channels), sort_in_frame(symbols, layout.wide), len(symbols))
-    return {key: counts for key, counts in merged(tally.histograms).items() if key[0] not in ("count", "octave")}
+        gaussians, size, usual = file.gaussians(), file.header.size, file.step_index
+    for octaves in FINER:
+        tally = Tally()
+        symbols, layout = quantized(gaussians, size, usual - octaves * STEPS_PER_OCTAVE)
+        layout = replace(layout, wide=wide_frame(layout, symbols.cell))
+        code_block(tally, layout.scope(WIDE, 0, gaussians.channels), sort_in_frame(symbols, layout.wide), len(symbols))
+        for key, found in tally.histograms.items():
+            if key[0] in ("luma", "chroma1", "chroma2", "mean", "aspect") and key[1] // STREAMS[key[0]].steps >= HIGH:
+                counts[key] = counts.get(key, 0) + FINER_SHARE * found
 
 
 def merged(histograms: Mapping[tuple[str, int], np.ndarray]) -> Counts:
@@ -138,11 +146,11 @@ def learnt(name: str, counted: list[Counts]) -> Table:
     first = int(used[0])
     n = all_[..., first : int(used[-1]) + 1]
     base, directions, _ = descended(n, usual(n, first, STREAMS[name].signed, steps))
-    sixteenths = np.rint(16 * (base.max(axis=1, keepdims=True) - base) / np.log(2))
+    below = (base.max(axis=1, keepdims=True) - base) / np.log(2)
     return Table(
         first,
-        np.minimum(sixteenths, 255).astype(np.int64),
-        np.clip(np.rint(32 * directions / np.log(2)), -127, 127).astype(np.int64),
+        np.minimum(np.rint(4 * below), 64).astype(np.int64),
+        np.clip(np.rint(8 * directions / np.log(2)), -127, 127).astype(np.int64),
     )
 
 
@@ -178,7 +186,7 @@ def descended(n: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray,
         ))  # fmt: skip
     mean = at.mean(axis=0)
     base, at = base + np.tensordot(mean, directions, 1), at - mean
-    scale = np.abs(at).max(axis=0) / FARTHEST
+    scale = np.quantile(np.abs(at), WITHIN, axis=0) / FARTHEST
     return base, directions * scale[:, None, None], at / scale
 
 

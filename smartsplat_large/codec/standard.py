@@ -23,7 +23,7 @@ DIRECTIONS = 3
 FARTHEST = 7
 """Largest coordinate."""
 LEAST_LEVEL = -128
-_HIGHEST_LEVEL = 1024
+_HIGHEST_LEVEL = 8 * 512
 _POWERS = np.array([power_of_root8(level) for level in range(LEAST_LEVEL, _HIGHEST_LEVEL)])
 
 Coordinates = tuple[int, ...]
@@ -35,14 +35,14 @@ class Table:
 
     first: int
     base: Int64[np.ndarray, "contexts tokens"]
-    """Sixteenths of an octave below the most probable."""
+    """Quarters of an octave below the most probable."""
     directions: Int64[np.ndarray, "directions contexts tokens"]
-    """Thirty-seconds of an octave per unit of a coordinate."""
+    """Eighths of an octave per unit of a coordinate."""
 
     def levels(self, coordinates: Coordinates, rows: Ints) -> Int64[np.ndarray, "rows tokens"]:
         """Logarithm of the weights in some contexts, in eighths of an octave."""
         total = np.tensordot(np.array(coordinates), self.directions[:, rows], 1) - 2 * self.base[rows]
-        return np.asarray(np.maximum(total + 2 >> 2, LEAST_LEVEL))
+        return np.asarray(np.maximum(total, LEAST_LEVEL))
 
     def row(self, name: str, context: int) -> int:
         """Where a context stands; those of octaves beyond the table have what its last octave has."""
