@@ -2,11 +2,13 @@
 
     python pipelines/repack.py FILE... [--json FILE]
 
-Runs in the environment that pipelines/check.py sets up. The files may be of any version that is read; both sizes are those of whole files.
+Runs in the environment that pipelines/check.py sets up. The files may be of any version that is read; both sizes are
+those of whole files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +38,14 @@ def main() -> None:
     arguments.add_argument("files", nargs="+", type=Path)
     given = arguments.parse_args()
     rows = [measure(path) for path in given.files]
-    lines = [(r.file, r.gaussians, r.models, r.bytes, r.models_now, r.bytes_now, f"{100 * r.change:+.2f} %") for r in rows]
+    lines: list[Sequence[object]] = [
+        (r.file, r.gaussians, r.models, r.bytes, r.models_now, r.bytes_now, f"{100 * r.change:+.2f} %") for r in rows
+    ]
     mean = sum(row.change for row in rows) / len(rows)
     lines.append(("mean", "", "", "", "", "", f"{100 * mean:+.2f} %"))
-    publish(table(("file", "Gaussians", "models", "bytes", "models now", "bytes now", "change"), lines), given.json, rows)
+    publish(
+        table(("file", "Gaussians", "models", "bytes", "models now", "bytes now", "change"), lines), given.json, rows
+    )
 
 
 def measure(path: Path) -> Row:

@@ -3,14 +3,13 @@
     python pipelines/standard_models.py PICTURE... --fits FOLDER [--ratios 50 100 200 500 1000] [--table FILE]
 
 Runs in the environment that pipelines/check.py sets up. Two crops of 768 x 512 pixels of each picture, one of them reduced
-to half, are fitted with the preset balanced, in turn at one ratio and the next; FOLDER keeps the files. Each file is a point of a log-linear
-family: its logarithms of chances are a base plus three coordinates times three directions. All are found together, by
-gradient descent on the bits that the symbols take.
+to half, are fitted with the preset balanced, in turn at one ratio and the next; FOLDER keeps the files. Each file is a
+point of a log-linear family: its logarithms of chances are a base plus three coordinates times three directions. All are
+found together, by gradient descent on the bits that the symbols take.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

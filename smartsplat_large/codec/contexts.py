@@ -1,4 +1,4 @@
-"""What a chroma is coded in the context of: what the numbers decoded before it say of its magnitude."""
+"""What the numbers of a Gaussian that were decoded before say of the next: contexts, and what values count from."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from numba import njit
 from smartsplat_large.codec.entropy import MAX_CONTEXT, SECTORS, Ints
 
 QUARTERS = 4
+COLOR_CONTEXTS = QUARTERS * (MAX_CONTEXT + 1)
+"""More than any component has."""
 
 
 @njit(inline="always")
@@ -55,12 +57,12 @@ def usual_mean(octave: Ints, leaf: int) -> Ints:
 
 def turn_sectors(turns: Ints, turn: Ints) -> Ints:
     """The turn itself where there are few, otherwise the sector that it lies in."""
-    return np.where(turns <= SECTORS, turn, (2 * SECTORS * turn + turns) // (2 * turns) % SECTORS)
+    return np.asarray(np.where(turns <= SECTORS, turn, (2 * SECTORS * turn + turns) // (2 * turns) % SECTORS))
 
 
 def turn_contexts(turns: Ints) -> Ints:
     """Half their number; one more for all those with sectors."""
-    return np.minimum(turns >> 1, SECTORS // 2 + 1)
+    return np.asarray(np.minimum(turns >> 1, SECTORS // 2 + 1))
 
 
 def sector_turns(turns: Ints, sector: Ints) -> tuple[Ints, Ints]:

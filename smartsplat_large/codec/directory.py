@@ -130,7 +130,8 @@ def _require_ours(file: Readable, raw: bytes) -> None:
     version = raw[len(MAGIC)]
     if version not in READ_VERSIONS:
         raise file.error(
-            f"is of format version {version}; this program reads versions {READ_VERSIONS[0]} to {READ_VERSIONS[-1]}", "upgrade smartsplat-large"
+            f"is of format version {version}; this program reads versions {READ_VERSIONS[0]} to {READ_VERSIONS[-1]}",
+            "upgrade smartsplat-large",
         )
 
 

@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 
 from smartsplat_large.codec.entropy import (
-    EVERY_OCTAVE,
     SPLIT_SHAPES,
     STREAMS,
     Family,

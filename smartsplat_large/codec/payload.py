@@ -213,7 +213,7 @@ def _color_context(scope: Scope, stream: str, octave: Ints, known: Int64[np.ndar
     if scope.version > 2 and stream == "chroma2":
         return np.asarray(chroma2_contexts(octave, known[:, 1]))
     context = bit_length(np.abs(known[:, 1])) if stream == "chroma2" else octave
-    return STREAMS[stream].steps * np.minimum(context, MAX_CONTEXT)
+    return np.asarray(STREAMS[stream].steps * np.minimum(context, MAX_CONTEXT))
 
 
 def component_streams(channels: int) -> tuple[str, ...]:

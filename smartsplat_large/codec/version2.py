@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from smartsplat_large.codec.entropy import MAX_CONTEXT, SPLIT_SHAPES, STREAMS, Family, Histogram, Kernel, ModelKey, Models
+from smartsplat_large.codec.entropy import (
+    MAX_CONTEXT,
+    SPLIT_SHAPES,
+    STREAMS,
+    Family,
+    Histogram,
+    Kernel,
+    ModelKey,
+    Models,
+)
 from smartsplat_large.codec.models import histogram_of, inflate
 from smartsplat_large.codec.payload import component_streams
 
