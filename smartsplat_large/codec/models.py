@@ -25,7 +25,7 @@ from smartsplat_large.codec.entropy import (
     split_weights,
 )
 from smartsplat_large.codec.payload import component_streams
-from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, Standard, powers, standard_tables
+from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, Coordinates, Standard, Table, powers, standard_tables
 
 HISTOGRAM_OVERHEAD_BITS = 32
 HISTOGRAM_TOKEN_BITS = 5.0
@@ -56,7 +56,7 @@ def fit_models(tally: Tally, channels: int, start: Models | None = None) -> Mode
         counted = {key[1]: counts for key, counts in tally.histograms.items() if key[0] == name and counts.any()}
         families[name] = _fit_family(name, counted, start.families.get(name) if start else None)
     histograms = _worthwhile_histograms(tally, Models(families))
-    split = min(range(len(SPLIT_SHAPES)), key=lambda shape: _split_bits(tally, shape))
+    split = min(range(len(SPLIT_SHAPES)), key=lambda shape: split_bits(tally, shape))
     return Models(families, histograms, split)
 
 
@@ -66,7 +66,7 @@ def stream_bits(models: Models, tally: Tally) -> dict[str, float]:
     for key, counts in tally.histograms.items():
         first, weights = models.table(key)
         bits[key[0]] = bits.get(key[0], 0.0) + _bits(counts[first : first + len(weights)], weights)
-    bits["split"] = bits.get("split", 0.0) + _split_bits(tally, models.split)
+    bits["split"] = bits.get("split", 0.0) + split_bits(tally, models.split)
     return bits
 
 
@@ -130,7 +130,8 @@ def _fit_family(name: str, counted: Mapping[int, Weights], start: Family | None)
     """A standard model; a kernel where that serves better, or there is no other."""
     if name not in standard_tables():
         return _fit_kernel(name, counted, start if isinstance(start, Kernel) else _START)[0]
-    standard, bits = _fit_standard(name, counted, start.coordinates if isinstance(start, Standard) else _ORIGIN)
+    origin = start.coordinates if isinstance(start, Standard) else _ORIGIN
+    standard, bits = fit_standard(name, standard_tables()[name], counted, origin)
     least = sum(_bits(counts, counts) for counts in counted.values())
     if bits > POOR * least + KERNEL_BITS:
         kernel, kernel_bits = _fit_kernel(name, counted, start if isinstance(start, Kernel) else _START)
@@ -139,9 +140,10 @@ def _fit_family(name: str, counted: Mapping[int, Weights], start: Family | None)
     return standard
 
 
-def _fit_standard(name: str, counted: Mapping[int, Weights], start: tuple[int, ...]) -> tuple[Standard, float]:
-    """Descent over the coordinates, and the bits that the best take."""
-    table = standard_tables()[name]
+def fit_standard(
+    name: str, table: Table, counted: Mapping[int, Weights], start: Coordinates = _ORIGIN
+) -> tuple[Standard, float]:
+    """Descent over the coordinates of a stream with counts by context, and the bits that the best take."""
     shown = [alphabet((name, context)) for context in counted]
     rows = np.array([table.row(name, 0 if name == "octave" else context) for context in counted], np.int64)
     at = np.arange(table.first, table.first + table.base.shape[1])
@@ -151,7 +153,7 @@ def _fit_standard(name: str, counted: Mapping[int, Weights], start: tuple[int, .
     # Tokens that the table lacks have the least of weights.
     lacking = np.array([end - first for first, end in shown]) - masks.sum(axis=1)
 
-    def cost(coordinates: tuple[int, ...]) -> float:
+    def cost(coordinates: Coordinates) -> float:
         weights = powers(table.levels(coordinates, rows)) * masks
         total = weights.sum(axis=1) + lacking * 2.0**-16
         logs = np.log2(np.maximum(weights, 2.0**-40)) - np.log2(total)[:, None]
@@ -161,7 +163,7 @@ def _fit_standard(name: str, counted: Mapping[int, Weights], start: tuple[int, .
     return Standard(best), bits
 
 
-def _standard_neighbors(coordinates: tuple[int, ...], step: int) -> Iterable[tuple[int, ...]]:
+def _standard_neighbors(coordinates: Coordinates, step: int) -> Iterable[Coordinates]:
     for k, sign in itertools.product(range(len(coordinates)), (-1, 1)):
         moved = coordinates[k] + sign * step
         if abs(moved) <= FARTHEST:
@@ -223,7 +225,8 @@ def _bits(counts: Weights, weights: Weights) -> float:
     return float(-(counts[at] * np.log2(share)).sum())
 
 
-def _split_bits(tally: Tally, shape: int) -> float:
+def split_bits(tally: Tally, shape: int) -> float:
+    """Bits that splits take with one of the shapes."""
     return sum(_bits(counts, split_weights(total, shape)) for total, counts in tally.splits.items())
 
 
