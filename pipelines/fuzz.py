@@ -34,9 +34,21 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.codec import SplatFile, container, directory, entropy, layout, models, payload, reader
+from smartsplat_large.codec import (
+    SplatFile,
+    container,
+    contexts,
+    directory,
+    entropy,
+    layout,
+    models,
+    payload,
+    reader,
+    standard,
+)
 from smartsplat_large.codec.container import Cursor, FormatError, check, check_bytes, sealed_bytes
 from smartsplat_large.codec.entropy import STREAMS, Histogram, Kernel
+from smartsplat_large.codec.standard import Standard
 from smartsplat_large.codec.writer import Extras, pack, quantized
 from smartsplat_large.errors import SplatFileError
 from smartsplat_large.gaussians import Gaussians
@@ -50,7 +62,7 @@ FIXED_BYTES, BYTES_PER_GAUSSIAN = 512 * MiB, 600
 """What a case may take beside the program: always, and for each Gaussian that a file may announce."""
 LARGEST_BYTES = 1 << 15
 WINDOW = Window(3, 5, 40, 30)
-MODULES = (container, directory, entropy, layout, models, payload, reader)
+MODULES = (container, contexts, directory, entropy, layout, models, payload, reader, standard)
 
 
 def main() -> None:
@@ -286,20 +298,22 @@ def refielded(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
 
 
 def remodeled(raw: bytes, rng: random.Random, _: list[bytes]) -> bytes:
-    """Another kernel, or another histogram."""
+    """Another kernel, standard model or histogram."""
 
     def change(head: container.Head) -> container.Head:
         old = head.models
-        kernels, histograms = dict(old.kernels), dict(old.histograms)
+        families, histograms = dict(old.families), dict(old.histograms)
         name = rng.choice(list(STREAMS))
-        if rng.random() < 0.3 and name in kernels:
-            kernels[name] = Kernel(rng.randrange(-127, 128), rng.randrange(64), rng.randrange(4))
+        if rng.random() < 0.3 and name in families:
+            families[name] = Kernel(rng.randrange(-127, 128), rng.randrange(64), rng.randrange(4))
+        elif rng.random() < 0.3 and name in families:
+            families[name] = Standard(tuple(rng.randrange(-8, 8) for _ in range(3)))
         else:
             first, length = rng.randrange(300), rng.choice((1, 1, 2, 20))
             levels = bytes(rng.choice((0, 1, 40, 255)) for _ in range(length))
-            histograms[name, rng.randrange(16)] = Histogram(first, levels)
-        split = rng.randrange(8) if rng.random() < 0.2 else old.split
-        return dataclasses.replace(head, models=entropy.Models(kernels, histograms, split))
+            histograms[name, rng.randrange(70)] = Histogram(first, levels)
+        split = rng.randrange(16) if rng.random() < 0.2 else old.split
+        return dataclasses.replace(head, models=entropy.Models(families, histograms, split))
 
     return reheaded(raw, change)
 

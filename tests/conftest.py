@@ -15,7 +15,8 @@ settings.load_profile("steady")
 
 def pytest_sessionstart() -> None:
     """Remove stale kernels: numba's cache notices a change in a kernel's own file, not in one that it was inlined from."""
-    shared = [path.stat().st_mtime for path in PACKAGE.glob("*.py")]
+    inlined = [*PACKAGE.glob("*.py"), PACKAGE / "codec" / "contexts.py"]
+    shared = [path.stat().st_mtime for path in inlined]
     for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
         newest = max([*shared, *(path.stat().st_mtime for path in folder.glob("*.py"))])
         for compiled in folder.glob("__pycache__/*.nb[ci]"):

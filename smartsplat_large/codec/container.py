@@ -15,10 +15,12 @@ from smartsplat_large.codec.layout import GRID_DEPTH, LEAF_RANGE, Layout, image_
 from smartsplat_large.codec.models import models_from_bytes, models_to_bytes
 from smartsplat_large.codec.payload import Frame
 from smartsplat_large.codec.quantize import MAX_OCTAVE, MAX_STEP_INDEX
+from smartsplat_large.codec.version2 import models_of_version2
 from smartsplat_large.lattice import Size
 
 MAGIC = b"SSPL"
-VERSION = 2
+VERSION = 3
+READ_VERSIONS = (2, 3)
 PREFIX_BYTES = 8
 """Magic, version and the longest header length (three bytes)."""
 SHORT_CHECK_BELOW = 1024
@@ -73,6 +75,10 @@ class Head:
     pixels_per_cm: tuple[float, float] | None = None
     background: tuple[int, ...] = ()
     """In levels of a pixel."""
+    version: int = VERSION
+    """Of the format."""
+    models_bytes: int = 0
+    """Length of the models, in a header that was read."""
 
 
 class FormatError(Exception):
@@ -200,7 +206,7 @@ def prefix_length(raw: bytes) -> tuple[int, int]:
     return cursor.at, cursor.at + length
 
 
-def head_from_bytes(body: bytes) -> Head:
+def head_from_bytes(body: bytes, version: int = VERSION) -> Head:
     """Inverse of :func:`head_to_bytes`, without prefix and checksum.
 
     Raises
@@ -231,14 +237,16 @@ def head_from_bytes(body: bytes) -> Head:
     layout = Layout(size, leaf, exponent, wide, least)
     _require_sane(layout, bool(flags & _GRID))
     try:
-        models = models_from_bytes(cursor.take(len(body) - cursor.at), channels)
+        parse = models_of_version2 if version == 2 else models_from_bytes
+        models_bytes = len(body) - cursor.at
+        models = parse(cursor.take(models_bytes), channels)
     except ValueError as error:
         raise FormatError(str(error)) from error
     return Head(
         channels=channels, bits=8 * width, count=count, step_index=step_index, layout=layout,
         models=models, wide_bytes=wide_bytes, index_bytes=index_bytes, icc_bytes=icc_bytes,
         metadata_bytes=metadata_bytes, pixels_per_cm=resolution,
-        background=tuple(int.from_bytes(level, "little") for level in levels),
+        background=tuple(int.from_bytes(level, "little") for level in levels), version=version, models_bytes=models_bytes,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from smartsplat_large.codec.container import (
     MAGIC,
     PREFIX_BYTES,
-    VERSION,
+    READ_VERSIONS,
     FormatError,
     Head,
     check,
@@ -112,7 +112,7 @@ def _read_head(file: Readable) -> tuple[Head, int]:
         raw += file.read(len(raw), total - len(raw))
         if check(raw[:end]) != raw[end:total]:
             raise file.error(f"the header (bytes 0 to {total}) is damaged: its checksum does not match", _AGAIN)
-        head = head_from_bytes(raw[start:end])
+        head = head_from_bytes(raw[start:end], raw[len(MAGIC)])
     except FormatError as error:
         raise file.error(f"the header is damaged: {error}", _AGAIN) from error
     if head.count > COUNT_SLACK + COUNT_PER_BYTE * file.size_bytes:
@@ -128,9 +128,10 @@ def _require_ours(file: Readable, raw: bytes) -> None:
     if len(raw) < PREFIX_BYTES:
         raise file.error(f"cut short at byte {len(raw)}, within its header", _AGAIN)
     version = raw[len(MAGIC)]
-    if version != VERSION:
+    if version not in READ_VERSIONS:
         raise file.error(
-            f"is of format version {version}; this program reads version {VERSION}", "upgrade smartsplat-large"
+            f"is of format version {version}; this program reads versions {READ_VERSIONS[0]} to {READ_VERSIONS[-1]}",
+            "upgrade smartsplat-large",
         )
 
 

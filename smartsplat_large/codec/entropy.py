@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ import constriction
 import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit
+
+from smartsplat_large.codec.quantize import MAX_OCTAVE
 
 Ints = Int64[np.ndarray, "n"]
 Weights = Float64[np.ndarray, "t"]
@@ -30,6 +33,8 @@ DIRECT = 16
 MAX_BITS = 40
 MAGNITUDES = DIRECT + 4 * (MAX_BITS - 4)
 MAX_CONTEXT = 15
+SECTORS = 16
+"""Parts of the half circle that turns of many levels are told apart by."""
 SPLIT_SHAPES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e6)
 """How evenly the Gaussians of a cell fall into its halves (beta-binomial): 1 anyhow, large values by coin toss."""
 COUNTED_KEYS = 4096
@@ -39,28 +44,31 @@ CACHED_SPLIT = 512
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A kind of symbol. In context k, the kernel's centre and width are ``2**(growth k)`` times those of 0."""
+    """A kind of symbol."""
 
     signed: bool
     growth: float = 0.0
+    """Where a kernel is given in context k, centre and width are ``2**(growth (k // steps))`` times those of 0."""
     mirrored: bool = False
     """Whether the kernel is of the magnitude: two bells, on either side of zero."""
-
-    def growth_in(self, context: int) -> float:
-        """What centre and width are multiplied by in a context."""
-        return power_of_root8(round(8 * self.growth * context))
+    contexts: int = MAX_CONTEXT + 1
+    steps: int = 1
+    """Contexts that an octave has."""
 
 
 STREAMS = {
-    "count": Stream(signed=False),
-    "octave": Stream(signed=False),
+    "count": Stream(signed=False, contexts=4),
+    "octave": Stream(signed=False, contexts=0),
     "luma": Stream(signed=True, growth=1.0, mirrored=True),
-    "chroma1": Stream(signed=True, growth=0.5),
-    "chroma2": Stream(signed=True, growth=0.5),
+    "chroma1": Stream(signed=True, growth=0.5, contexts=4 * MAX_CONTEXT + 4, steps=4),
+    "chroma2": Stream(signed=True, growth=0.5, contexts=4 * MAX_CONTEXT + 4, steps=4),
     "alpha": Stream(signed=True, growth=1.0),
     "mean": Stream(signed=True, growth=1.0),
     "aspect": Stream(signed=False, growth=1.0),
+    "turn": Stream(signed=False, contexts=SECTORS // 2 + 2),
+    "rise": Stream(signed=False, contexts=4),
 }
+"""In the order of the file. ``rise`` is the octave above the least of its layer, in version 2."""
 
 
 def _token_starts() -> Float64[np.ndarray, m]:
@@ -113,12 +121,6 @@ def power_of_root8(index: int) -> float:
     return math.ldexp(_ROOTS8[index % 8], index // 8)
 
 
-def bell_axes(stream: Stream) -> tuple[Weights, Weights]:
-    """Of each token: where a bell is taken, and how many values share it."""
-    middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
-    return (np.abs(middles) if stream.mirrored else middles), widths
-
-
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """A bell of two bytes: ``(1 + ((x - centre) / width)^2)^-(2^shape)``."""
@@ -130,21 +132,18 @@ class Kernel:
     shape: int = 1
     """0 heavy tails, 3 nearly Gaussian."""
 
-    def weights(self, stream: Stream, context: int) -> Weights:
-        """Weight of each token, unnormalised."""
-        centre, width = self.bell(stream.growth_in(context))
-        middles, widths = bell_axes(stream)
-        offset = (middles - centre) / width
+    def weights(self, name: str, context: int) -> Weights:
+        """Weight of each token of a stream, unnormalised."""
+        stream = STREAMS[name]
+        growth = power_of_root8(round(8 * stream.growth * (context // stream.steps)))
+        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
+        width = max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
+        middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
+        offset = ((np.abs(middles) if stream.mirrored else middles) - centre) / width
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell
-        weights: Weights = widths * bell
-        return weights
-
-    def bell(self, growth: Any) -> tuple[Any, Any]:
-        """Centre and width where they have grown by ``growth``, one or many."""
-        centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) if self.centre else 0.0
-        return centre * growth, np.maximum(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
+        return widths * bell
 
     def to_bytes(self) -> bytes:
         return bytes([self.centre & 0xFF, self.width << 2 | self.shape])
@@ -165,11 +164,19 @@ class Histogram:
         return np.array([power_of_root8(2 * level) if level else 0.0 for level in self.levels])
 
 
+class Family(Protocol):
+    """A model for all contexts of a stream."""
+
+    def weights(self, name: str, context: int) -> Weights:
+        """Weight of each token, unnormalised."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Everything a decoder must know beforehand: a kernel per stream, histograms where they pay, the split shape."""
+    """Everything a decoder must know beforehand: a family per stream, histograms where they pay, the split shape."""
 
-    kernels: dict[str, Kernel]
+    families: Mapping[str, Family]
     histograms: dict[ModelKey, Histogram] = field(default_factory=dict)
     split: int = 2
 
@@ -178,7 +185,27 @@ class Models:
         if key in self.histograms:
             histogram = self.histograms[key]
             return histogram.first, histogram.weights()
-        return 0, self.kernels[key[0]].weights(STREAMS[key[0]], key[1])
+        first, end = alphabet(key)
+        return first, self.families[key[0]].weights(*key)[first:end]
+
+
+def octave_context(least: int, upper: int) -> int:
+    """The context of octaves from ``least`` to before ``upper``."""
+    return 32 * least + upper
+
+
+EVERY_OCTAVE = octave_context(1, MAX_OCTAVE + 1)
+
+
+def alphabet(key: ModelKey) -> tuple[int, int]:
+    """First token that a context has, and the end: octaves are those of the layer, turns those that there are."""
+    name, context = key
+    if name == "octave":
+        first, last = np.searchsorted(_STARTS, [context // 32 - 1, context % 32 - 2], side="right") - 1
+        return int(first), int(last) + 1
+    if name == "turn":
+        return 0, min(2 * context, SECTORS)
+    return 0, token_count(STREAMS[name].signed)
 
 
 class Coder(Protocol):

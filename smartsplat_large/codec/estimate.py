@@ -1,4 +1,4 @@
-"""How large a file will be, from the entropy of its symbols: no block is sorted, nothing is coded."""
+"""How large a file will be, from models of its symbols: no block is sorted, nothing is coded."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-from smartsplat_large.codec.entropy import Tally, Weights
+from smartsplat_large.codec.entropy import Models, Tally
 from smartsplat_large.codec.layout import Layout, plan_layout
+from smartsplat_large.codec.models import fit_models, models_to_bytes, stream_bits
 from smartsplat_large.codec.payload import Scope, code_marks
 from smartsplat_large.codec.quantize import amplitude_step, quantize
 from smartsplat_large.gaussians import Gaussians
@@ -17,8 +18,8 @@ SAMPLE = 1 << 15
 """Of more Gaussians, about so many stand for all."""
 LAYERED = 0.991
 """What a layer says of the octaves in it saves so much."""
-FRONT_BYTES = 450
-"""Of models and header, nearly."""
+FRONT_BYTES = 60
+"""Of the header, without models, nearly."""
 
 
 class Estimate:
@@ -28,6 +29,7 @@ class Estimate:
         self._layout = plan_layout(size, len(gaussians))
         self._sample = gaussians.take(np.arange(0, len(gaussians), -(-len(gaussians) // SAMPLE)))
         self._each = len(gaussians) / len(self._sample)
+        self._models: Models | None = None
 
     def __call__(self, step_index: int) -> float:
         """Without what a file carries beside the Gaussians."""
@@ -38,15 +40,11 @@ class Estimate:
         tally = Tally()
         scope = Scope(self._layout.wide, self._layout.leaf, self._sample.channels)
         code_marks(tally, scope, symbols.cell, symbols)
-        bits = sum(tally.uniform_bits.values()) + sum(map(_entropy_bits, tally.histograms.values()))
-        bits = bits * self._each + _place_bits(self._layout, len(symbols) * self._each)
-        return FRONT_BYTES + LAYERED * bits / 8
-
-
-def _entropy_bits(counts: Weights) -> float:
-    """Bits of all that was counted, each symbol at its share."""
-    present = counts[counts > 0]
-    return float((present * np.log2(present.sum() / present)).sum())
+        models = self._models = fit_models(tally, self._sample.channels, self._models)
+        bits = sum(stream_bits(models, tally).values()) * self._each + _place_bits(
+            self._layout, len(symbols) * self._each
+        )
+        return FRONT_BYTES + len(models_to_bytes(models, self._sample.channels)) + LAYERED * bits / 8
 
 
 def _place_bits(layout: Layout, count: float) -> float:

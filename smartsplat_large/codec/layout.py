@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from smartsplat_large.codec.payload import Frame, Scope
-from smartsplat_large.codec.quantize import BoolColumn, FloatColumn, IntColumn
+from smartsplat_large.codec.quantize import MAX_OCTAVE, BoolColumn, FloatColumn, IntColumn
 from smartsplat_large.lattice import BlockGrid, Size, Window
 
 WIDE = 0
@@ -82,7 +82,8 @@ class Layout:
 
     def scope(self, number: int, layer: int, channels: int) -> Scope:
         """What the payload of a block and layer holds."""
-        return Scope(self.frame(number), self.leaf, channels, layer, self.least_octaves[layer])
+        upper = self.least_octaves[layer - 1] if layer else MAX_OCTAVE + 1
+        return Scope(self.frame(number), self.leaf, channels, layer, self.least_octaves[layer], upper)
 
     def layer_of(self, octave: IntColumn) -> IntColumn:
         """The layer of each Gaussian."""

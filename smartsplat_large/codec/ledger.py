@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from smartsplat_large.codec.container import sealed_bytes
 from smartsplat_large.codec.directory import Directory
 from smartsplat_large.codec.entropy import Tally
-from smartsplat_large.codec.models import models_to_bytes, stream_bits
+from smartsplat_large.codec.models import stream_bits
 from smartsplat_large.codec.payload import Scope, code_block
 from smartsplat_large.codec.quantize import Symbols
 
@@ -27,7 +27,7 @@ def byte_ledger(directory: Directory, payloads: Iterable[tuple[Scope, Symbols]],
     seals = sum(sealed_bytes(length) - length for length in head.wide_bytes)
     payload = sum(entry.length for entry in directory.entries)
     fixed = {
-        "models": len(models_to_bytes(head.models, head.channels)),
+        "models": head.models_bytes,
         "index": sealed_bytes(head.index_bytes) + seals,
         "metadata": sealed_bytes(head.metadata_bytes),
         "icc": sealed_bytes(head.icc_bytes),

@@ -2,59 +2,62 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import math
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
-from numba import njit
 
 from smartsplat_large.codec.entropy import (
-    MAX_CONTEXT,
     SPLIT_SHAPES,
     STREAMS,
+    Family,
     Histogram,
     Kernel,
     ModelKey,
     Models,
     Tally,
     Weights,
-    bell_axes,
+    alphabet,
     split_weights,
-    token_count,
 )
 from smartsplat_large.codec.payload import component_streams
+from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, Coordinates, Standard, Table, powers, standard_tables
 
-HISTOGRAM_OVERHEAD_BITS = 24
+HISTOGRAM_OVERHEAD_BITS = 32
 HISTOGRAM_TOKEN_BITS = 5.0
 """What a token of a histogram costs in the header, measured after deflation; used to decide whether one pays."""
 SMALLEST_SHARE = 2.0**-24
 """Where a token's share of the weights falls below this, the coder still gives it so much."""
 FAR_CENTRE = 49
+KERNEL_FOLLOWS = 8
+"""In place of the first coordinate of a stream."""
+KERNEL_BITS = 8
+"""What a kernel takes beyond the three coordinates."""
+POOR = 1.1
+"""Share of the least that any model could take, from which on a kernel is tried in place of a standard model."""
 _START = Kernel(centre=0, width=16, shape=1)
+_ORIGIN = (0,) * DIRECTIONS
+T = TypeVar("T")
 
 
-def kernel_streams(channels: int) -> tuple[str, ...]:
-    """Streams with a kernel of their own, in the order of the file; ``chroma2`` shares that of ``chroma1``."""
-    colors = [name for name in component_streams(channels) if name != "chroma2"]
-    return ("count", "octave", *colors, "mean", "aspect")
+def streams_of(channels: int) -> tuple[str, ...]:
+    """Streams with a model of their own, in the order of the file."""
+    return ("count", "octave", *component_streams(channels), "mean", "aspect", "turn")
 
 
 def fit_models(tally: Tally, channels: int, start: Models | None = None) -> Models:
     """The cheapest models for what ``tally`` holds, their own bytes included. ``start`` is where the search begins."""
-    kernels: dict[str, Kernel] = {}
-    for name in kernel_streams(channels):
-        shared = ("chroma1", "chroma2") if name == "chroma1" else (name,)
-        counted = {key: counts for key, counts in tally.histograms.items() if key[0] in shared}
-        kernels[name] = _fit_kernel(counted, start.kernels[name] if start else _START)
-    if "chroma1" in kernels:
-        kernels["chroma2"] = kernels["chroma1"]
-    histograms = _worthwhile_histograms(tally, Models(kernels))
-    split = min(range(len(SPLIT_SHAPES)), key=lambda shape: _split_bits(tally, shape))
-    return Models(kernels, histograms, split)
+    families: dict[str, Family] = {}
+    for name in streams_of(channels):
+        counted = {key[1]: counts for key, counts in tally.histograms.items() if key[0] == name and counts.any()}
+        families[name] = _fit_family(name, counted, start.families.get(name) if start else None)
+    histograms = _worthwhile_histograms(tally, Models(families))
+    split = min(range(len(SPLIT_SHAPES)), key=lambda shape: split_bits(tally, shape))
+    return Models(families, histograms, split)
 
 
 def stream_bits(models: Models, tally: Tally) -> dict[str, float]:
@@ -63,17 +66,23 @@ def stream_bits(models: Models, tally: Tally) -> dict[str, float]:
     for key, counts in tally.histograms.items():
         first, weights = models.table(key)
         bits[key[0]] = bits.get(key[0], 0.0) + _bits(counts[first : first + len(weights)], weights)
-    bits["split"] = bits.get("split", 0.0) + _split_bits(tally, models.split)
+    bits["split"] = bits.get("split", 0.0) + split_bits(tally, models.split)
     return bits
 
 
 def models_to_bytes(models: Models, channels: int) -> bytes:
     """See docs/format.md, Models."""
-    kernels = b"".join(models.kernels[name].to_bytes() for name in kernel_streams(channels))
-    packed = b""
-    if models.histograms:
-        packed = _deflate(b"".join(_histogram_bytes(k, h) for k, h in sorted(models.histograms.items())))
-    return bytes([models.split]) + kernels + packed
+    nibbles = [models.split]
+    for name in streams_of(channels):
+        family = models.families[name]
+        if isinstance(family, Kernel):
+            nibbles += [KERNEL_FOLLOWS, *itertools.chain.from_iterable(divmod(byte, 16) for byte in family.to_bytes())]
+        elif isinstance(family, Standard):
+            nibbles += [coordinate & 15 for coordinate in family.coordinates]
+    nibbles += [0] * (len(nibbles) % 2)
+    packed = b"".join(_histogram_bytes(k, h) for k, h in sorted(models.histograms.items()))
+    families = bytes(16 * high + low for high, low in zip(nibbles[::2], nibbles[1::2], strict=True))
+    return families + (deflate(packed) if packed else b"")
 
 
 def models_from_bytes(raw: bytes, channels: int) -> Models:
@@ -84,71 +93,119 @@ def models_from_bytes(raw: bytes, channels: int) -> Models:
     ValueError
         The bytes are no models.
     """
-    names = kernel_streams(channels)
-    end = 1 + 2 * len(names)
-    if len(raw) < end or raw[0] >= len(SPLIT_SHAPES):
-        raise ValueError("models cut short")
-    kernels = {name: Kernel.from_bytes(raw[1 + 2 * i : 3 + 2 * i]) for i, name in enumerate(names)}
-    if "chroma1" in kernels:
-        kernels["chroma2"] = kernels["chroma1"]
-    return Models(kernels, dict(_parse_histograms(_inflate(raw[end:]))) if raw[end:] else {}, raw[0])
+    nibbles = _Nibbles(raw)
+    split = nibbles.take()
+    families = {name: _parse_family(name, nibbles) for name in streams_of(channels)}
+    if split >= len(SPLIT_SHAPES):
+        raise ValueError("models of an unknown split")
+    rest = raw[(nibbles.at + 1) // 2 :]
+    return Models(families, dict(_parse_histograms(inflate(rest))) if rest else {}, split)
 
 
-def _fit_kernel(counted: dict[ModelKey, Weights], start: Kernel) -> Kernel:
-    """Descent over the three numbers of a kernel, in steps that shrink."""
-    present = [(key[1], counts) for key, counts in counted.items() if counts.any()]
-    if not present:
-        return Kernel()
-    stream = STREAMS[next(iter(counted))[0]]
+class _Nibbles:
+    """Half bytes, the upper one first."""
 
-    counts, axes = np.stack([counts for _, counts in present]), bell_axes(stream)
-    growths = np.array([stream.growth_in(context) for context, _ in present])
+    def __init__(self, raw: bytes) -> None:
+        self._raw, self.at = raw, 0
 
-    @functools.cache
+    def take(self) -> int:
+        if self.at >= 2 * len(self._raw):
+            raise ValueError("models cut short")
+        self.at += 1
+        byte = self._raw[(self.at - 1) // 2]
+        return byte >> 4 if self.at % 2 else byte & 15
+
+
+def _parse_family(name: str, nibbles: _Nibbles) -> Family:
+    first = nibbles.take()
+    if first == KERNEL_FOLLOWS:
+        return Kernel.from_bytes(bytes(16 * nibbles.take() + nibbles.take() for _ in range(2)))
+    coordinates = [first, *(nibbles.take() for _ in range(DIRECTIONS - 1))]
+    if name not in standard_tables() or KERNEL_FOLLOWS in coordinates:
+        raise ValueError(f"models: no standard model of {name}")
+    return Standard(tuple(value - 16 if value > KERNEL_FOLLOWS else value for value in coordinates))
+
+
+def _fit_family(name: str, counted: Mapping[int, Weights], start: Family | None) -> Family:
+    """A standard model; a kernel where that serves better, or there is no other."""
+    if name not in standard_tables():
+        return _fit_kernel(name, counted, start if isinstance(start, Kernel) else _START)[0]
+    origin = start.coordinates if isinstance(start, Standard) else _ORIGIN
+    standard, bits = fit_standard(name, standard_tables()[name], counted, origin)
+    least = sum(_bits(counts, counts) for counts in counted.values())
+    if bits > POOR * least + KERNEL_BITS:
+        kernel, kernel_bits = _fit_kernel(name, counted, start if isinstance(start, Kernel) else _START)
+        if kernel_bits + KERNEL_BITS < bits:
+            return kernel
+    return standard
+
+
+def fit_standard(
+    name: str, table: Table, counted: Mapping[int, Weights], start: Coordinates = _ORIGIN
+) -> tuple[Standard, float]:
+    """Descent over the coordinates of a stream with counts by context, and the bits that the best take."""
+    shown = [alphabet((name, context)) for context in counted]
+    rows = np.array([table.row(name, 0 if name == "octave" else context) for context in counted], np.int64)
+    at = np.arange(table.first, table.first + table.base.shape[1])
+    masks = np.array([(at >= first) & (at < end) for first, end in shown]).reshape(len(rows), len(at))
+    counts = np.array([c[table.first : table.first + len(at)] for c in counted.values()]).reshape(masks.shape)
+    beyond = sum(c.sum() for c in counted.values()) - counts.sum()
+    # Tokens that the table lacks have the least of weights.
+    lacking = np.array([end - first for first, end in shown]) - masks.sum(axis=1)
+
+    def cost(coordinates: Coordinates) -> float:
+        weights = powers(table.levels(coordinates, rows)) * masks
+        total = weights.sum(axis=1) + lacking * 2.0**-16
+        logs = np.log2(np.maximum(weights, 2.0**-40)) - np.log2(total)[:, None]
+        return float(-(counts * logs).sum() + 20 * beyond)
+
+    best, bits = _descend(cost, start, _standard_neighbors)
+    return Standard(best), bits
+
+
+def _standard_neighbors(coordinates: Coordinates, step: int) -> Iterable[Coordinates]:
+    for k, sign in itertools.product(range(len(coordinates)), (-1, 1)):
+        moved = coordinates[k] + sign * step
+        if abs(moved) <= FARTHEST:
+            yield (*coordinates[:k], moved, *coordinates[k + 1 :])
+
+
+def _fit_kernel(name: str, counted: Mapping[int, Weights], start: Kernel) -> tuple[Kernel, float]:
+    """Descent over the three numbers of a kernel, and the bits that the best takes."""
+    if not counted:
+        return Kernel(), 0.0
+
     def cost(kernel: Kernel) -> float:
-        return float(_bell_bits(counts, *axes, *kernel.bell(growths), kernel.shape))
+        return sum(_context_bits(name, context, counts, kernel) for context, counts in counted.items())
 
     starts = [start]
     if start == _START:
         # From a centre of 0 the way to a far centre leads uphill.
         starts += [replace(start, centre=FAR_CENTRE), replace(start, centre=-FAR_CENTRE)]
-    best, best_bits = min((_descend(cost, begin) for begin in starts), key=lambda found: found[1])
-    return best if math.isfinite(best_bits) else Kernel()
+    best, bits = min((_descend(cost, begin, _kernel_neighbors) for begin in starts), key=lambda found: found[1])
+    return (best, bits) if math.isfinite(bits) else (Kernel(), bits)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _bell_bits(counts: Any, middles: Any, widths: Any, centre: Any, width: Any, shape: int) -> Any:
-    """What :func:`_bits` says of :meth:`Kernel.weights`, summed over contexts: rows of ``counts``."""
-    weights = np.empty(len(middles))
-    bits = 0.0
-    for context in range(len(counts)):
-        for i in range(np.uintp(len(middles))):
-            offset = (middles[i] - centre[context]) / width[context]
-            bell = 1.0 / (1.0 + offset * offset)
-            for _ in range(shape):
-                bell *= bell
-            weights[i] = widths[i] * bell
-        total = weights.sum()
-        for i in range(len(middles)):
-            if counts[context, i]:
-                bits -= counts[context, i] * np.log2(max(weights[i] / total, SMALLEST_SHARE))
-    return bits
+def _context_bits(name: str, context: int, counts: Weights, family: Family) -> float:
+    first, end = alphabet((name, context))
+    return _bits(counts[first:end], family.weights(name, context)[first:end])
 
 
-def _descend(cost: Callable[[Kernel], float], kernel: Kernel) -> tuple[Kernel, float]:
-    best_cost = cost(kernel)
+def _descend(cost: Callable[[T], float], at: T, neighbors: Callable[[T, int], Iterable[T]]) -> tuple[T, float]:
+    """Steps that shrink, from better to better; the best and its cost."""
+    best_cost = cost(at)
     for step in (8, 4, 2, 1):
         improved = True
         while improved:
             improved = False
-            for neighbor in _neighbors(kernel, step):
+            for neighbor in neighbors(at, step):
                 neighbor_cost = cost(neighbor)
                 if neighbor_cost < best_cost:
-                    kernel, best_cost, improved = neighbor, neighbor_cost, True
-    return kernel, best_cost
+                    at, best_cost, improved = neighbor, neighbor_cost, True
+    return at, best_cost
 
 
-def _neighbors(kernel: Kernel, step: int) -> Iterable[Kernel]:
+def _kernel_neighbors(kernel: Kernel, step: int) -> Iterable[Kernel]:
     for centre in (kernel.centre - step, kernel.centre + step):
         if abs(centre) <= 127:
             yield replace(kernel, centre=centre)
@@ -168,19 +225,20 @@ def _bits(counts: Weights, weights: Weights) -> float:
     return float(-(counts[at] * np.log2(share)).sum())
 
 
-def _split_bits(tally: Tally, shape: int) -> float:
+def split_bits(tally: Tally, shape: int) -> float:
+    """Bits that splits take with one of the shapes."""
     return sum(_bits(counts, split_weights(total, shape)) for total, counts in tally.splits.items())
 
 
 def _worthwhile_histograms(tally: Tally, models: Models) -> dict[ModelKey, Histogram]:
     found = {}
     for key, counts in tally.histograms.items():
-        if not counts.any():
+        if key[0] == "octave" or not counts.any():
             continue
         histogram = _measure(counts)
         cost = HISTOGRAM_OVERHEAD_BITS + HISTOGRAM_TOKEN_BITS * len(histogram.levels)
         at = slice(histogram.first, histogram.first + len(histogram.levels))
-        gain = _bits(counts, models.table(key)[1]) - _bits(counts[at], histogram.weights())
+        gain = _context_bits(*key, counts, models.families[key[0]]) - _bits(counts[at], histogram.weights())
         if gain > cost:
             found[key] = histogram
     return found
@@ -197,37 +255,50 @@ def _measure(counts: Weights) -> Histogram:
 
 
 def _histogram_bytes(key: ModelKey, histogram: Histogram) -> bytes:
-    stream = list(STREAMS).index(key[0])
-    head = [stream << 4 | key[1], histogram.first >> 8, histogram.first & 0xFF, *divmod(len(histogram.levels), 256)]
-    return bytes(head) + histogram.levels
+    sizes = (*divmod(histogram.first, 256), *divmod(len(histogram.levels), 256))
+    return bytes([list(STREAMS).index(key[0]), key[1], *sizes]) + histogram.levels
 
 
 def _parse_histograms(raw: bytes) -> Iterable[tuple[ModelKey, Histogram]]:
-    at = 0
-    names = list(STREAMS)
+    at, names = 0, list(STREAMS)
     while at < len(raw):
-        head = raw[at : at + 5]
-        if len(head) < 5 or head[0] >> 4 >= len(names) or head[0] & 15 > MAX_CONTEXT:
+        head = raw[at : at + 6]
+        if len(head) < 6 or head[0] >= len(names):
             raise ValueError("histogram cut short")
-        name, first, length = names[head[0] >> 4], head[1] << 8 | head[2], head[3] << 8 | head[4]
-        levels = raw[at + 5 : at + 5 + length]
-        if len(levels) != length or not length or first + length > token_count(STREAMS[name].signed):
-            raise ValueError("histogram out of its alphabet")
-        if not any(levels):
-            raise ValueError("histogram without weight")
-        yield (name, head[0] & 15), Histogram(first, levels)
-        at += 5 + length
+        yield (names[head[0]], head[1]), histogram_of(names[head[0]], head[1], head[2:], raw[at + 6 :])
+        at += 6 + (head[4] << 8 | head[5])
 
 
-def _deflate(raw: bytes) -> bytes:
+def histogram_of(name: str, context: int, sizes: bytes, raw: bytes) -> Histogram:
+    """The histogram at the start of ``raw``, whose first token and number of them are ``sizes``."""
+    first, length = sizes[0] << 8 | sizes[1], sizes[2] << 8 | sizes[3]
+    levels = raw[:length]
+    if context >= STREAMS[name].contexts:
+        raise ValueError("histogram of no such context")
+    if len(levels) != length or not length or first + length > alphabet((name, context))[1]:
+        raise ValueError("histogram out of its alphabet")
+    if not any(levels):
+        raise ValueError("histogram without weight")
+    return Histogram(first, levels)
+
+
+def deflate(raw: bytes) -> bytes:
+    """Raw deflate, without a header."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return packer.compress(raw) + packer.flush()
 
 
-def _inflate(raw: bytes) -> bytes:
+def inflate(raw: bytes) -> bytes:
+    """Inverse of :func:`deflate`.
+
+    Raises
+    ------
+    ValueError
+        The bytes are not deflated, or too much.
+    """
     unpacker = zlib.decompressobj(-15)
     try:
-        # Seven streams of sixteen contexts of at most 319 tokens: what lies beyond was not written by us.
+        # Less than two hundred contexts of at most 319 tokens: what lies beyond was not written by us.
         plain = unpacker.decompress(raw, 1 << 16)
     except zlib.error as error:
         raise ValueError(f"models: {error}") from error

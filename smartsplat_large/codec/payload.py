@@ -9,12 +9,21 @@ import numpy as np
 from jaxtyping import Int64
 from numba import njit
 
-from smartsplat_large.codec.entropy import MAX_CONTEXT, Coder
+from smartsplat_large.codec.contexts import (
+    chroma1_contexts,
+    chroma2_contexts,
+    sector_turns,
+    turn_contexts,
+    turn_sectors,
+    usual_mean,
+)
+from smartsplat_large.codec.entropy import MAX_CONTEXT, STREAMS, Coder, octave_context
 from smartsplat_large.codec.quantize import MAX_AMPLITUDE, MAX_OCTAVE, Symbols, bit_length, place_levels, turn_levels
 
 Ints = Int64[np.ndarray, "n"]
 COUNT_CELLS_LIMIT = 1 << 22
 """Coarse cells of a frame."""
+CHROMAS = ("chroma1", "chroma2")
 KEY_BITS = 62
 """Leaf cells of a frame are numbered with at most so many bits."""
 
@@ -51,6 +60,10 @@ class Scope:
     layer: int = 0
     """Layers come strongest first; each has contexts of its own for how many Gaussians there are, and how strong."""
     least_octave: int = 1
+    upper_octave: int = MAX_OCTAVE + 1
+    """Its octaves are below this."""
+    version: int = 3
+    """Of the format."""
 
 
 class CorruptPayloadError(Exception):
@@ -70,18 +83,16 @@ def code_block(coder: Coder, scope: Scope, symbols: Symbols | None, limit: int) 
 
 def code_marks(coder: Coder, scope: Scope, cell: Int64[np.ndarray, "n 2"], symbols: Symbols | None) -> Symbols:
     """What :func:`code_block` codes of Gaussians whose cells are known, in any order."""
-    least, layer = scope.least_octave, np.full(len(cell), scope.layer, np.int64)
-    octave = least + coder.tokens("octave", layer, symbols.octave - least if symbols else None)
-    if octave.max(initial=0) > MAX_OCTAVE:
-        raise CorruptPayloadError("an octave out of range")
+    octave = _code_octave(coder, scope, len(cell), symbols.octave if symbols else None)
     context = np.minimum(octave, MAX_CONTEXT)
-    mean = coder.tokens("mean", context, symbols.mean if symbols else None)
+    usual = usual_mean(octave, scope.leaf) if scope.version > 2 else 0
+    mean = usual + coder.tokens("mean", context, symbols.mean - usual if symbols else None)
     aspect = coder.tokens("aspect", context, symbols.aspect if symbols else None)
     turns = turn_levels(octave, aspect)
-    turn = coder.uniform("turn", turns, symbols.turn if symbols else None)
+    turn = _code_turn(coder, scope, turns, symbols.turn if symbols else None)
     levels = place_levels(octave, mean, aspect, turn, turns, scope.leaf)
     place = coder.uniform("place", levels.ravel(), symbols.place.ravel() if symbols else None)
-    color = _code_color(coder, context, scope.channels, symbols.color if symbols else None)
+    color = _code_color(coder, scope, octave, symbols.color if symbols else None)
     return Symbols(cell, octave, mean, aspect, turn, place.reshape(-1, 2), color)
 
 
@@ -168,18 +179,53 @@ def _first_counts(sorted_key: Any, level: int, node: Any) -> Any:
     return found
 
 
+def _code_octave(coder: Coder, scope: Scope, count: int, octave: Ints | None) -> Ints:
+    """Among those that the layer has; in version 2 from its least upwards."""
+    if scope.version > 2:
+        context, first, stream = octave_context(scope.least_octave, scope.upper_octave), 1, "octave"
+    else:
+        context, first, stream = scope.layer, scope.least_octave, "rise"
+    contexts = np.full(count, context, np.int64)
+    found = first + coder.tokens(stream, contexts, None if octave is None else octave - first)
+    if found.max(initial=0) > MAX_OCTAVE:
+        raise CorruptPayloadError("an octave out of range")
+    return found
+
+
+def _code_turn(coder: Coder, scope: Scope, turns: Ints, turn: Ints | None) -> Ints:
+    """The sector, then the turn within it; any turn alike in version 2."""
+    if scope.version == 2:
+        return coder.uniform("turn", turns, turn)
+    found = np.zeros(len(turns), np.int64)
+    some = np.flatnonzero(turns > 1)
+    turns, turn = turns[some], None if turn is None else turn[some]
+    sector = coder.tokens("turn", turn_contexts(turns), None if turn is None else turn_sectors(turns, turn))
+    first, size = sector_turns(turns, sector)
+    found[some] = (first + coder.uniform("turn", size, None if turn is None else (turn - first) % turns)) % turns
+    return found
+
+
 def _code_color(
-    coder: Coder, octave: Ints, channels: int, color: Int64[np.ndarray, "n c"] | None
+    coder: Coder, scope: Scope, octave: Ints, color: Int64[np.ndarray, "n c"] | None
 ) -> Int64[np.ndarray, "n c"]:
-    """Component by component, in the context of the octave; the second chroma in that of the first one's magnitude."""
-    found = np.empty((len(octave), channels), np.int64)
-    for index, stream in enumerate(component_streams(channels)):
-        # A number that is 0 in most of a context and large in some is best told apart by its sibling.
-        context = np.minimum(bit_length(np.abs(found[:, 1])), MAX_CONTEXT) if stream == "chroma2" else octave
-        found[:, index] = coder.tokens(stream, context, None if color is None else color[:, index])
+    """Component by component; chromas change their sign with luma."""
+    found = np.empty((len(octave), scope.channels), np.int64)
+    for index, stream in enumerate(component_streams(scope.channels)):
+        context = _color_context(scope, stream, octave, found)
+        sign = np.where(found[:, 0] < 0, -1, 1) if stream in CHROMAS and scope.version > 2 else 1
+        found[:, index] = sign * coder.tokens(stream, context, None if color is None else sign * color[:, index])
         if np.abs(found[:, index]).max(initial=0) > MAX_AMPLITUDE:
             raise CorruptPayloadError("a colour out of range")
     return found
+
+
+def _color_context(scope: Scope, stream: str, octave: Ints, known: Int64[np.ndarray, "n c"]) -> Ints:
+    if scope.version > 2 and stream == "chroma1":
+        return np.asarray(chroma1_contexts(octave, known[:, 0]))
+    if scope.version > 2 and stream == "chroma2":
+        return np.asarray(chroma2_contexts(octave, known[:, 1]))
+    context = bit_length(np.abs(known[:, 1])) if stream == "chroma2" else octave
+    return np.asarray(STREAMS[stream].steps * np.minimum(context, MAX_CONTEXT))
 
 
 def component_streams(channels: int) -> tuple[str, ...]:

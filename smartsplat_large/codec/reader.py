@@ -7,7 +7,7 @@ import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -104,6 +104,11 @@ class SplatFile:
         return self._directory.head.layout
 
     @property
+    def step_index(self) -> int:
+        """The amplitude step, as the header has it."""
+        return self._directory.head.step_index
+
+    @property
     def index(self) -> tuple[Entry, ...]:
         """Where every payload lies: layer by layer, in each the wide block first."""
         return self._directory.entries
@@ -174,16 +179,24 @@ class SplatFile:
         SplatFileError
             A block is damaged.
         """
-        return byte_ledger(self._directory, self._all_symbols(), self.size_bytes)
+        return byte_ledger(self._directory, self.payloads(), self.size_bytes)
 
-    def _all_symbols(self) -> Iterator[tuple[Scope, Symbols]]:
+    def payloads(self) -> Iterator[tuple[Scope, Symbols]]:
+        """What every payload that is not empty holds, and its symbols, in the order of the file.
+
+        Raises
+        ------
+        SplatFileError
+            A block is damaged.
+        """
         for entry, raw in self._read(self.index):
             symbols = self._symbols(entry, raw, "raise")
             if symbols:  # neither empty nor forged to be so
                 yield self._scope(entry), symbols
 
     def _scope(self, entry: Entry) -> Scope:
-        return self.layout.scope(entry.number, entry.layer, self.header.channels)
+        scope = self.layout.scope(entry.number, entry.layer, self.header.channels)
+        return replace(scope, version=self._directory.head.version)
 
     def _read_header(self) -> SplatHeader:
         head, offset = self._directory.head, self._directory.extras_offset

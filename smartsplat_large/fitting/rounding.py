@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit, uintp
 
 from smartsplat_large import simd
+from smartsplat_large.codec.contexts import chroma1_context, chroma2_context
 from smartsplat_large.gaussians import CUTOFF
 from smartsplat_large.render.strips import exp2
 
@@ -36,7 +37,7 @@ def round_gaussians(
     gain
         What a colour of 1 adds at the peak of each variant, before the kernel's floor is taken off.
     octave
-        Context of the first component, by variant.
+        At most 15, by variant: the context of luma and alpha, and part of that of chromas.
     fixed_bits
         What each variant costs beside its colour; a colour of zero saves it.
     color
@@ -183,17 +184,16 @@ def _choose(
     inward = -1 if center >= 0 else 2
     for option in (0, 1, inward):
         trial[0] = center + option
-        cost = price * fixed_bits + _cost(wanted[0], trial[0], weight, bits[0], min(octave, 15), price)
-        context = 0
-        magnitude = abs(trial[0])
-        while magnitude:
-            magnitude >>= 1
-            context += 1
+        cost = price * fixed_bits + _cost(wanted[0], trial[0], weight, bits[0], octave, price)
         for ch in range(1, channels):
+            context, sign = octave, 1
+            if channels > 2 and ch < 3:
+                context = chroma1_context(octave, trial[0]) if ch == 1 else chroma2_context(octave, trial[1])
+                sign = -1 if trial[0] < 0 else 1
             low = math.floor(wanted[ch])
             least = math.inf
             for value in (low, low + 1, 0):
-                found = _cost(wanted[ch], value, weight, bits[ch], min(context, 15), price)
+                found = _cost(sign * wanted[ch], sign * value, weight, bits[ch], context, price)
                 if found < least:
                     least, trial[ch] = found, value
             cost += least

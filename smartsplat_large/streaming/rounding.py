@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from smartsplat_large.array_types import Index, Xy
-from smartsplat_large.codec.entropy import MAX_CONTEXT, STREAMS, Models, tokenize
+from smartsplat_large.codec.contexts import COLOR_CONTEXTS, sector_turns, turn_contexts, turn_sectors, usual_mean
+from smartsplat_large.codec.entropy import EVERY_OCTAVE, MAX_CONTEXT, STREAMS, Models, tokenize
 from smartsplat_large.codec.layout import Layout, inside
 from smartsplat_large.codec.payload import component_streams
 from smartsplat_large.codec.quantize import (
@@ -215,13 +216,17 @@ def geometry_bits(symbols: Symbols, layout: Layout, models: Models) -> FloatColu
     """About what each Gaussian costs beside its colour."""
     context = np.minimum(symbols.octave, MAX_CONTEXT)
     bits = np.full(len(symbols), 2.5)  # which cell it is in: the order of a set is free
-    for stream, values, contexts in (
-        ("octave", symbols.octave - 1, 0 * context), ("mean", symbols.mean, context), ("aspect", symbols.aspect, context),
-    ):  # fmt: skip
-        bits += value_bits(models, stream, contexts, values)
     turns = turn_levels(symbols.octave, symbols.aspect)
+    sector = turn_sectors(turns, symbols.turn)
+    for stream, values, contexts in (
+        ("octave", symbols.octave - 1, np.full_like(context, EVERY_OCTAVE)),
+        ("mean", symbols.mean - usual_mean(symbols.octave, layout.leaf), context),
+        ("aspect", symbols.aspect, context),
+        ("turn", sector, turn_contexts(turns)),
+    ):
+        bits += value_bits(models, stream, contexts, values)
     levels = place_levels(symbols.octave, symbols.mean, symbols.aspect, symbols.turn, turns, layout.leaf)
-    return np.asarray(bits + np.log2(turns) + np.log2(levels).sum(axis=1))
+    return np.asarray(bits + np.log2(sector_turns(turns, sector)[1]) + np.log2(levels).sum(axis=1))
 
 
 def value_bits(models: Models, stream: str, contexts: IntColumn, values: IntColumn) -> FloatColumn:
@@ -231,6 +236,8 @@ def value_bits(models: Models, stream: str, contexts: IntColumn, values: IntColu
     for context in np.unique(contexts).tolist():
         at = contexts == context
         first, weights = models.table((stream, context))
+        if len(weights) < 2:
+            continue
         table = -np.log2(np.maximum(weights / weights.sum(), 2.0**-16))
         bits[at] += table[np.clip(tokens[at] - first, 0, len(table) - 1)]
     return bits
@@ -240,7 +247,10 @@ def color_bits(models: Models, channels: int) -> FloatColumn:
     """Cost of every small value, by component and context; see :func:`~smartsplat_large.fitting.rounding.round_gaussians`."""
     values = np.arange(-_LARGEST_TABLED, _LARGEST_TABLED + 1)
     table: FloatColumn = np.array([
-        [value_bits(models, stream, np.full(len(values), context), values) for context in range(MAX_CONTEXT + 1)]
+        [
+            value_bits(models, stream, np.full(len(values), min(context, STREAMS[stream].contexts - 1)), values)
+            for context in range(COLOR_CONTEXTS)
+        ]
         for stream in component_streams(channels)
     ])  # fmt: skip
     return table

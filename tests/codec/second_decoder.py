@@ -2,101 +2,17 @@
 
 from __future__ import annotations
 
-import binascii
 import math
-import struct
-import zlib
 from collections import namedtuple
 from typing import Any
 
 import constriction
 import numpy as np
-
-STREAMS = ["count", "octave", "luma", "chroma1", "chroma2", "alpha", "mean", "aspect"]
-UNSIGNED = {"count", "octave", "aspect"}
-GROWTH = {"count": 0.0, "octave": 0.0, "chroma1": 0.5, "chroma2": 0.5}
-SPLITS = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
-ROOTS = [1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096,
-         1.4142135623730951, 1.5422108254079407, 1.681792830507429, 1.8340080864093424]  # fmt: skip
-COLORS = {1: ["luma"], 2: ["luma", "alpha"], 3: ["luma", "chroma1", "chroma2"],
-          4: ["luma", "chroma1", "chroma2", "alpha"]}  # fmt: skip
-SIZES = [1] * 16 + [1 << (bits - 3) for bits in range(5, 41) for _ in range(4)]
-FIRSTS = [*range(16), *((4 + part) << (bits - 3) for bits in range(5, 41) for part in range(4))]
-
-
-class Bytes:
-    def __init__(self, raw: bytes) -> None:
-        self.raw, self.at = raw, 0
-
-    def take(self, n: int) -> bytes:
-        self.at += n
-        assert self.at <= len(self.raw)
-        return self.raw[self.at - n : self.at]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def varint(self) -> int:
-        value, shift = 0, 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    def signed(self) -> int:
-        value = self.varint()
-        return -(value + 1) // 2 if value % 2 else value // 2
-
-    def sealed(self, n: int) -> bytes:
-        data = self.take(n)
-        if n:
-            assert self.take(len(seal(data))) == seal(data)
-        return data
-
-
-def seal(data: bytes) -> bytes:
-    if len(data) < 1024:
-        return struct.pack("<H", binascii.crc_hqx(data, 0xFFFF))
-    return struct.pack("<I", zlib.crc32(data))
-
-
-def power8(n: int) -> float:
-    return math.ldexp(ROOTS[n % 8], n // 8)
-
+from second_models import COLORS, FIRSTS, SIZES, SPLITS, UNSIGNED, Bytes, read_models, seal, split_model, token_model
 
 File = namedtuple(
     "File", "symbols xy scale rotation color background"
 )  # symbols: cell, o, mean, aspect, turn, place, k
-
-
-def token_model(models: dict[str, Any], stream: str, context: int) -> tuple[int, np.ndarray]:
-    key = (STREAMS.index(stream), context)
-    if key in models["histograms"]:
-        first, levels = models["histograms"][key]
-        return first, np.array([power8(2 * n) if n else 0.0 for n in levels])
-    raw = models["kernels"]["chroma1" if stream == "chroma2" else stream]
-    c, h, g = raw[0] - 256 if raw[0] > 127 else raw[0], raw[1] >> 2, raw[1] & 3
-    grown = power8(round(8 * GROWTH.get(stream, 1.0) * context))
-    centre = math.copysign(power8(abs(c) - 41), c) * grown if c else 0.0
-    width = max(power8(4 * (h - 8)) * grown, 0.25)
-    z = np.array(SIZES, float)
-    x = np.array(FIRSTS, float) + (z - 1) / 2
-    if stream not in UNSIGNED:
-        x, z = np.concatenate([-x[:0:-1], x]), np.concatenate([z[:0:-1], z])
-    offset = ((abs(x) if stream == "luma" else x) - centre) / width
-    bell = 1.0 / (1.0 + offset * offset)
-    for _ in range(g):
-        bell = bell * bell
-    return 0, z * bell
-
-
-def split_model(total: int, shape: float) -> np.ndarray:
-    k = np.arange(total // 2, 0, -1, dtype=float)
-    ratio = k * (total - k + shape) / ((total - k + 1.0) * (k - 1.0 + shape))
-    falling = np.cumprod(np.concatenate([[1.0], ratio]))
-    return np.concatenate([falling[::-1], falling[1 - total % 2 :]])
 
 
 class Payload:
@@ -111,11 +27,11 @@ class Payload:
         model = constriction.stream.model.Uniform()
         return [int(self.coder.decode(model, np.array([n], np.int32))[0]) if n > 1 else 0 for n in sizes]
 
-    def tokens(self, stream: str, contexts: np.ndarray) -> np.ndarray:
+    def tokens(self, stream: str, contexts: np.ndarray, octaves: tuple[int, int] = (1, 25)) -> np.ndarray:
         token = np.zeros(len(contexts), np.int64)
         for context in sorted(set(contexts.tolist())):
             at = np.flatnonzero(contexts == context)
-            first, weights = token_model(self.models, stream, context)
+            first, weights = token_model(self.models, stream, context, octaves)
             token[at] = first + (self.draw(weights, len(at)) if len(weights) > 1 else 0)
         if stream not in UNSIGNED:
             token -= 159
@@ -154,20 +70,37 @@ def cells_of(payload: Payload, frame: tuple[int, ...], layer: int) -> np.ndarray
     return np.array(rows_, np.int64).reshape(-1, 2)
 
 
+def turns_of(payload: Payload, turns: np.ndarray) -> np.ndarray:
+    many = turns[turns > 1]
+    s = payload.tokens("turn", np.minimum(many // 2, 9))
+    first, end = -((1 - 2 * s) * many // 32), -((-1 - 2 * s) * many // 32)
+    found = np.zeros(len(turns), np.int64)
+    within = payload.uniform(np.where(many <= 16, 1, end - first).tolist())
+    found[turns > 1] = np.where(many <= 16, s, first + within) % many
+    return found
+
+
 def block(
-    raw: bytes, models: dict[str, Any], frame: tuple[int, ...], leaf: int, channels: int, layer: int, least: int
+    raw: bytes,
+    models: dict[str, Any],
+    frame: tuple[int, ...],
+    leaf: int,
+    channels: int,
+    layer: int,
+    octaves: tuple[int, int],
 ) -> tuple[np.ndarray, ...]:
     payload = Payload(raw, models)
     cell = cells_of(payload, frame, layer)
-    o = least + payload.tokens("octave", np.full(len(cell), layer))
+    o = 1 + payload.tokens("octave", np.zeros(len(cell), np.int64), octaves)
     context = np.minimum(o, 15)
-    mean, aspect = payload.tokens("mean", context), payload.tokens("aspect", context)
+    mean = payload.tokens("mean", context) + (leaf * 473 * 2**o >> 10)
+    aspect = payload.tokens("aspect", context)
     log_mean = np.clip(np.ldexp(mean * 1.5, -o), -40, 40)
     log_aspect = np.minimum(np.ldexp(aspect * 3.0, -o), 40)
     r = rough_exp(log_aspect)
     w = np.ldexp(r - 1.0 / r, o)
     turns = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) * 0.5 + 0.5).astype(np.int64))
-    turn = np.array(payload.uniform(turns.tolist()), np.int64)
+    turn = turns_of(payload, turns)
     long, short = rough_exp(-2.0 * log_mean - log_aspect), rough_exp(log_aspect - 2.0 * log_mean)
     f = turn / turns
     a = 4.0 * f * (1.0 - f)
@@ -177,8 +110,14 @@ def block(
     place = np.array(payload.uniform(levels.ravel().tolist()), np.int64).reshape(-1, 2)
     color = np.zeros((len(cell), channels), np.int64)
     for i, stream in enumerate(COLORS[channels]):
-        by = np.array([min(abs(k).bit_length(), 15) for k in color[:, min(1, i)].tolist()], np.int64)
-        color[:, i] = payload.tokens(stream, by if stream == "chroma2" else context)
+        by, sign = context, 1
+        if i in (1, 2) and channels > 2:
+            sign = np.where(color[:, 0] < 0, -1, 1)
+            by = 4 * context + np.minimum(4 * abs(color[:, 0]) >> context, 3)
+            if i == 2:
+                bits = np.array([min(abs(k).bit_length(), 15) for k in color[:, 1].tolist()], np.int64)
+                by = 4 * bits + np.clip(context - bits, 0, 3)
+        color[:, i] = sign * payload.tokens(stream, by)
     xy = np.ldexp(cell + (place + 0.5) / levels, leaf)
     rotation = np.where(turns > 1, f - 0.5, 0.0) * np.pi
     logs = np.stack([log_mean + 0.5 * log_aspect, log_mean - 0.5 * log_aspect], axis=1)
@@ -188,7 +127,7 @@ def block(
 
 def read(raw: bytes) -> File:
     at = Bytes(raw)
-    assert at.take(5) == b"SSPL\x02"
+    assert at.take(5) == b"SSPL\x03"
     length, start = at.varint(), at.at
     at = Bytes(raw)
     head = Bytes(at.sealed(start + length)[start:])
@@ -200,6 +139,7 @@ def read(raw: bytes) -> File:
     if flags & 16:
         wide = (head.signed(), head.signed(), head.varint(), head.varint(), depth)
     least = [*head.take(layers - 1), 1]
+    octaves = list(zip(least, [25, *least], strict=False))
     wide_lengths = [head.varint() for _ in range(layers)]
     b, index_length = (head.byte(), head.varint()) if flags & 8 else (0, 0)
     sections = head.byte() if flags & 32 else 0
@@ -225,7 +165,7 @@ def read(raw: bytes) -> File:
                 for whole, from_ in ((width, x), (height, y))
             ]
             todo.append((data, (math.floor(math.ldexp(x, -leaf)), math.floor(math.ldexp(y, -leaf)), *cells, 3)))
-        parts += [block(data, models, frame, leaf, channels, layer, least[layer]) for data, frame in todo if data]
+        parts += [block(data, models, frame, leaf, channels, layer, octaves[layer]) for data, frame in todo if data]
     symbols, xy, logs, rotation, color, log_mean = (np.concatenate(column) for column in zip(*parts, strict=True))
     transform = np.eye(channels)
     if channels > 2:
@@ -235,15 +175,3 @@ def read(raw: bytes) -> File:
     linear = (color * (step * np.exp(-log_mean))[:, None]) @ transform
     floats = (column.astype(np.float32) for column in (np.exp(logs), rotation, linear))
     return File(symbols, xy, *floats, tuple(level / (256**deep - 1) for level in levels))
-
-
-def read_models(head: Bytes, channels: int) -> dict[str, Any]:
-    names = ["count", "octave", *(n for n in COLORS[channels] if n != "chroma2"), "mean", "aspect"]
-    models: dict[str, Any] = {"split": head.byte(), "kernels": {n: head.take(2) for n in names}, "histograms": {}}
-    rest = head.take(len(head.raw) - head.at)
-    found = Bytes(zlib.decompress(rest, -15) if rest else b"")
-    while found.at < len(found.raw):
-        key = found.byte()
-        first, count = struct.unpack(">2H", found.take(4))
-        models["histograms"][key >> 4, key & 15] = (first, found.take(count))
-    return models

@@ -19,7 +19,7 @@ from smartsplat_large.codec.container import (
 )
 from smartsplat_large.codec.entropy import Histogram, Kernel, Models
 from smartsplat_large.codec.layout import Layout
-from smartsplat_large.codec.models import kernel_streams
+from smartsplat_large.codec.models import streams_of
 from smartsplat_large.codec.payload import Frame
 from smartsplat_large.errors import SplatFileError
 from smartsplat_large.lattice import Size, Window
@@ -102,9 +102,9 @@ def test_damaged_extras_do_not_hinder_the_picture(tmp_path, raw):
         (b"", "is empty"),
         (b"SS", "cut short at byte 2"),
         (b"II*\0" + b"\0" * 60, "is no .ssplat file"),
-        (MAGIC + b"\x07" + b"\0" * 60, "is of format version 7; this program reads version 2"),
-        (MAGIC + b"\x02" + b"\xff" * 60, "header is damaged"),
-        (sealed(MAGIC + b"\x02" + varint(3) + b"\xff\xff\xff"), "header is damaged"),
+        (MAGIC + b"\x07" + b"\0" * 60, "is of format version 7; this program reads versions 2 to 3"),
+        (MAGIC + b"\x03" + b"\xff" * 60, "header is damaged"),
+        (sealed(MAGIC + b"\x03" + varint(3) + b"\xff\xff\xff"), "header is damaged"),
     ],
 )
 def test_what_is_no_file_of_ours(tmp_path, content, words):
@@ -128,7 +128,7 @@ def forged_head(**changes: object) -> Head:
     layout = Layout(Size(100, 100), 3, 0, Frame(0, 0, 2, 2, 3))
     head = {
         "channels": 3, "bits": 8, "count": 5, "step_index": 0, "layout": layout, "wide_bytes": (4,), "index_bytes": 0,
-        "models": Models({name: Kernel() for name in kernel_streams(3)}),
+        "models": Models({name: Kernel() for name in streams_of(3)}),
     }  # fmt: skip
     return Head(**(head | changes))
 
@@ -184,7 +184,7 @@ def test_cells_that_few_bytes_cannot_mean_are_refused(tmp_path):
 
 
 def test_a_forged_block_of_nothing_has_a_ledger(tmp_path):
-    models = Models({name: Kernel() for name in kernel_streams(3)}, {("count", 0): Histogram(0, b"\1")})
+    models = Models({name: Kernel() for name in streams_of(3)}, {("count", 0): Histogram(0, b"\1")})
     path = written(tmp_path, forged(models=models))
     with SplatFile(path) as file:
         assert not len(file.gaussians())

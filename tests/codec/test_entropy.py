@@ -5,7 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from smartsplat_large.codec.contexts import sector_turns, turn_sectors
 from smartsplat_large.codec.entropy import (
+    EVERY_OCTAVE,
+    SECTORS,
     SPLIT_SHAPES,
     STREAMS,
     Decoder,
@@ -15,7 +18,6 @@ from smartsplat_large.codec.entropy import (
     Models,
     Tables,
     Tally,
-    bell_axes,
     split_weights,
     token_count,
     token_sizes,
@@ -23,13 +25,18 @@ from smartsplat_large.codec.entropy import (
     untokenize,
 )
 from smartsplat_large.codec.models import (
-    _bell_bits,
-    _bits,
     fit_models,
-    kernel_streams,
     models_from_bytes,
     models_to_bytes,
     stream_bits,
+    streams_of,
+)
+from smartsplat_large.codec.standard import (
+    STANDARD_STREAMS,
+    Standard,
+    standard_tables,
+    tables_from_bytes,
+    tables_to_bytes,
 )
 
 
@@ -77,19 +84,6 @@ def test_size_is_the_information_of_the_models():
     np.testing.assert_array_equal(decoder.uniform("place", sizes, None), sizes // 2)
 
 
-@pytest.mark.parametrize("stream", STREAMS)
-def test_the_search_for_a_kernel_counts_the_bits_of_its_weights(stream):
-    rng = np.random.default_rng(0)
-    tally = Tally()
-    tally.tokens(stream, rng.integers(0, 6, 3000), np.abs(np.rint(rng.standard_cauchy(3000) * 9).astype(np.int64)))
-    counts = {key[1]: counts for key, counts in tally.histograms.items()}
-    for kernel in (Kernel(), Kernel(60, 30, 3), Kernel(-50, 8, 0)):
-        bells = kernel.bell(np.array([STREAMS[stream].growth_in(context) for context in counts]))
-        axes = bell_axes(STREAMS[stream])
-        wanted = sum(_bits(c, kernel.weights(STREAMS[stream], context)) for context, c in counts.items())
-        assert _bell_bits(np.stack(list(counts.values())), *axes, *bells, kernel.shape) == pytest.approx(wanted)
-
-
 def test_a_histogram_is_kept_only_where_it_pays():
     rng = np.random.default_rng(0)
     strange = rng.choice([2, 11, 13], 4000, p=[0.5, 0.3, 0.2])
@@ -101,25 +95,61 @@ def test_a_histogram_is_kept_only_where_it_pays():
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_models_survive_their_bytes(channels):
-    kernels = {name: Kernel(-9 + i, 20 + i, i % 4) for i, name in enumerate(kernel_streams(channels))}
-    if channels > 2:
-        kernels["chroma2"] = kernels["chroma1"]
+    families = {name: Standard((i - 3, -7, 7)) for i, name in enumerate(streams_of(channels))}
+    plain = Models(families)
+    families = families | {name: Kernel(-9, 20, 3) for name in ("mean", "alpha") if name in families}
     histograms = {("mean", 3): Histogram(150, bytes([4, 0, 77])), ("count", 0): Histogram(0, bytes(range(1, 40)))}
-    models = Models(kernels, histograms, split=4)
+    models = Models(families, histograms, split=4)
     assert models_from_bytes(models_to_bytes(models, channels), channels) == models
-    assert len(models_to_bytes(Models(kernels), 3 if channels > 2 else channels)) <= 13
+    assert len(models_to_bytes(plain, channels)) <= 14
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xff" * 30, b"\0" * 13 + b"\xff\xff", b"\0" * 12])
+@pytest.mark.parametrize(
+    "raw", [b"", b"\xff" * 30, b"\0" * 13 + b"\xff\xff", b"\0" * 12, b"\0\x08" + b"\0" * 11, b"\x90" + b"\0" * 12]
+)
 def test_bytes_that_are_no_models_are_refused(raw):
     with pytest.raises(ValueError, match=r"models|histogram"):
         models_from_bytes(raw, 3)
 
 
+def test_alpha_has_no_standard_model():
+    with pytest.raises(ValueError, match="alpha"):
+        models_from_bytes(bytes(20), 2)
+
+
+@pytest.mark.parametrize("name", STANDARD_STREAMS)
+@pytest.mark.parametrize("coordinates", [(0, 0, 0), (7, 7, 7), (-7, 7, -7)])
+def test_standard_models_can_be_coded_in_every_context(name, coordinates):
+    for context in [EVERY_OCTAVE] if name == "octave" else range(STREAMS[name].contexts):
+        weights = Standard(coordinates).weights(name, context)
+        assert np.isfinite(weights).all()
+        assert weights.min() > 0
+
+
+def test_the_table_of_standard_models_survives_its_bytes():
+    tables = standard_tables()
+    again = tables_from_bytes(tables_to_bytes(tables))
+    for name, table in tables.items():
+        np.testing.assert_array_equal(again[name].base, table.base)
+        np.testing.assert_array_equal(again[name].directions, table.directions)
+
+
+def test_turns_are_a_sector_and_the_rest():
+    for turns in (2, 16, 18, 34, 64, 1 << 18):
+        turn = np.arange(turns)[:: max(turns // 500, 1)]
+        levels = np.full(len(turn), turns)
+        sector = turn_sectors(levels, turn)
+        first, size = sector_turns(levels, sector)
+        rest = (turn - first) % turns
+        assert (rest < size).all()
+        assert sector.max() < min(turns, SECTORS)
+        np.testing.assert_array_equal((first + rest) % turns, turn)
+
+
 def test_every_kernel_can_be_coded():
-    for stream in STREAMS.values():
+    for stream in STREAMS:
         for centre in (-128, -1, 0, 127):
             for width in (0, 63):
-                weights = Kernel(centre, width, 3).weights(stream, 15)
+                weights = Kernel(centre, width, 3).weights(stream, 15 * STREAMS[stream].steps)
                 assert np.isfinite(weights).all()
                 assert weights.sum() > 0

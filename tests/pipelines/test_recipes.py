@@ -198,3 +198,32 @@ def test_saving_says_what_a_state_takes(tmp_path: Path) -> None:
     _, rows = measured(tmp_path, "saving", "--gaussians", "5000", "--folder", tmp_path)
     assert 5000 * 144 < rows[0]["bytes"] < 5000 * 144 + 20_000
     assert rows[0]["pause_s"] >= 30
+
+
+def test_repacking_a_file_of_this_version_changes_nothing(tmp_path: Path) -> None:
+    golden = ROOT / "tests" / "data" / "golden"
+    _, (old, new) = measured(tmp_path, "repack", golden / "version2.ssplat", golden / "version3.ssplat")
+    assert old["bytes_now"] < old["bytes"]
+    assert abs(new["change"]) < 0.001
+
+
+def test_standard_models_are_learnt_and_other_contexts_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    import standard_models
+
+    from smartsplat_large.codec.standard import STANDARD_STREAMS, tables_from_bytes
+
+    fits = tmp_path / "fits"
+    monkeypatch.setattr(standard_models, "CROP", (96, 64))
+    monkeypatch.setattr(standard_models, "STEPS", 20)
+    given = [str(MOUNTAIN), "--fits", str(fits), "--ratios", "10", "20", "--table", str(tmp_path / "standard.bin")]
+    monkeypatch.setattr(sys, "argv", ["standard_models.py", *given])
+    standard_models.main()
+    tables = tables_from_bytes((tmp_path / "standard.bin").read_bytes())
+    assert tuple(tables) == STANDARD_STREAMS
+    assert all((table.base.min(axis=1) == 0).all() for table in tables.values())
+    _, rows = measured(tmp_path, "contexts_tried", *fits.glob("*.ssplat"), "--fits", fits)
+    assert {row["stream"] for row in rows} == {"mean", "aspect", "luma", "chroma1", "chroma2", "split"}
+    assert all(0 < bits < 10 for row in rows for bits in row["bits"].values())
