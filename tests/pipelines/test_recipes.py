@@ -191,7 +191,9 @@ def test_repacking_a_file_of_this_version_changes_nothing(tmp_path: Path) -> Non
     assert abs(new["change"]) < 0.001
 
 
-def test_standard_models_are_learnt_and_other_contexts_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_standard_models_are_learnt_and_other_contexts_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "pipelines")
     import standard_models
 
