@@ -37,7 +37,7 @@ KERNEL_FOLLOWS = 8
 """In place of the first coordinate of a stream."""
 KERNEL_BITS = 8
 """What a kernel takes beyond the three coordinates."""
-POOR = 1.1
+POOR = 1.3
 """Share of the least that any model could take, from which on a kernel is tried in place of a standard model."""
 _START = Kernel(centre=0, width=16, shape=1)
 _ORIGIN = (0,) * DIRECTIONS
