@@ -68,7 +68,7 @@ STREAMS = {
     "turn": Stream(signed=False, contexts=SECTORS // 2 + 2),
     "rise": Stream(signed=False, contexts=4),
 }
-"""In the order of the file. ``rise`` is the octave above the least of its layer, in version 2."""
+"""In the order of the file. ``rise``, of version 2 alone, is the octave above the least of its layer."""
 
 
 def _token_starts() -> Float64[np.ndarray, m]:

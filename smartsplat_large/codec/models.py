@@ -37,7 +37,7 @@ KERNEL_FOLLOWS = 8
 """In place of the first coordinate of a stream."""
 KERNEL_BITS = 8
 """What a kernel takes beyond the three coordinates."""
-POOR = 1.1
+POOR = 1.3
 """Share of the least that any model could take, from which on a kernel is tried in place of a standard model."""
 _START = Kernel(centre=0, width=16, shape=1)
 _ORIGIN = (0,) * DIRECTIONS
@@ -260,7 +260,7 @@ def _histogram_bytes(key: ModelKey, histogram: Histogram) -> bytes:
 
 
 def _parse_histograms(raw: bytes) -> Iterable[tuple[ModelKey, Histogram]]:
-    at, names = 0, list(STREAMS)
+    at, names = 0, list(STREAMS)[:-1]
     while at < len(raw):
         head = raw[at : at + 6]
         if len(head) < 6 or head[0] >= len(names):
@@ -298,8 +298,8 @@ def inflate(raw: bytes) -> bytes:
     """
     unpacker = zlib.decompressobj(-15)
     try:
-        # Less than two hundred contexts of at most 319 tokens: what lies beyond was not written by us.
-        plain = unpacker.decompress(raw, 1 << 16)
+        # Some two hundred contexts of at most 319 tokens: what lies beyond was not written by us.
+        plain = unpacker.decompress(raw, 1 << 17)
     except zlib.error as error:
         raise ValueError(f"models: {error}") from error
     if unpacker.unconsumed_tail or not unpacker.eof:

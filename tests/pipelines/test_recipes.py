@@ -200,11 +200,11 @@ def test_saving_says_what_a_state_takes(tmp_path: Path) -> None:
     assert rows[0]["pause_s"] >= 30
 
 
-def test_repacking_a_file_of_this_version_changes_nothing(tmp_path: Path) -> None:
+def test_repacking_a_file_of_this_version_changes_little(tmp_path: Path) -> None:
     golden = ROOT / "tests" / "data" / "golden"
     _, (old, new) = measured(tmp_path, "repack", golden / "version2.ssplat", golden / "version3.ssplat")
     assert old["bytes_now"] < old["bytes"]
-    assert abs(new["change"]) < 0.001
+    assert abs(new["change"]) < 0.01
 
 
 def test_standard_models_are_learnt_and_other_contexts_compared(
