@@ -250,7 +250,7 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     ("cut in a block", lambda data: data[: len(data) // 2], "cut short, the file ends at byte"),
     ("no last byte", lambda data: data[:-1], "cut short, the file ends at byte"),
     ("another kind of file", lambda data: PNG, "is no .ssplat file"),
-    ("a newer version", lambda data: data[:4] + b"\x03" + data[5:], "is of format version 3; this program reads"),
+    ("a newer version", lambda data: data[:4] + b"\x04" + data[5:], "is of format version 4; this program reads"),
     ("a bit of the header", lambda data: flipped(data, 10), "its checksum does not match"),
     ("a bit of the index", lambda data: flipped(data, 100), "its checksum does not match"),
     ("a bit of a block", lambda data: flipped(data, len(data) - 100), "block 0 layer 2 (pixels 0,0,256,192) at byte"),
