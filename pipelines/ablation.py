@@ -61,8 +61,8 @@ def main() -> None:
     config = configured(given.run).replace(ratio=given.ratio, seed=given.seed)
     runs = []
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
-        for picture in given.pictures:
-            copy = lossless_copy(picture, given.crop, Path(folder))
+        copies = [lossless_copy(picture, given.crop, Path(folder)) for picture in given.pictures]
+        for picture, copy in zip(given.pictures, copies, strict=True):
             rated = with_rates_of(given.rates_of, copy, config) if given.rates_of else config
             runs += [run(picture.name, copy, name, rated, Path(folder)) for name in VARIANTS]
     publish(report(runs), given.json, runs, crop=given.crop, rates_of=given.rates_of, config=config.to_dict())
