@@ -45,6 +45,7 @@ from smartsplat_large.codec import (
     payload,
     reader,
     standard,
+    version2,
 )
 from smartsplat_large.codec.container import Cursor, FormatError, check, check_bytes, sealed_bytes
 from smartsplat_large.codec.entropy import STREAMS, Histogram, Kernel
@@ -62,7 +63,7 @@ FIXED_BYTES, BYTES_PER_GAUSSIAN = 512 * MiB, 600
 """What a case may take beside the program: always, and for each Gaussian that a file may announce."""
 LARGEST_BYTES = 1 << 15
 WINDOW = Window(3, 5, 40, 30)
-MODULES = (container, contexts, directory, entropy, layout, models, payload, reader, standard)
+MODULES = (container, contexts, directory, entropy, layout, models, payload, reader, standard, version2)
 
 
 def main() -> None:

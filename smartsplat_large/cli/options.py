@@ -85,7 +85,7 @@ def preset_option(command: Command) -> Command:
     """``--preset NAME``, with what each costs (docs/configuration.md)."""
     return click.option(
         "--preset", "preset_name", type=click.Choice(list(PRESETS)),
-        help="Recipe. A megapixel takes two cores 1 to 2 s with fast, 4 to 8 s with balanced, 20 to 40 s with best, "
+        help="Recipe. A megapixel takes two cores 0.5 to 1 s with fast, 7 to 12 s with balanced, 25 to 45 s with best, "
         f"half an hour with paper, the published one.  [{DEFAULT_PRESET}]",
     )(command)  # fmt: skip
 
