@@ -16,8 +16,8 @@ from smartsplat_large.gaussians import Gaussians
 
 MOST, LEAST = 1.2, 0.6
 """What the number of Gaussians may become, as multiples of that at the start; memory is planned for the most."""
-_FIXED_BYTES = 350
-"""A small file's header, models and provenance."""
+_FIXED_BYTES, _FIXED_SHARE = 350, 1 / 8
+"""Header, models and provenance, as long as they are no larger share: the smallest files leave provenance out."""
 _LEAST_BITS = 1.44
 """Bits of a number that is hardly larger than its step: signs, and the place among others."""
 
@@ -37,4 +37,4 @@ def affordable_count(gaussians: Gaussians, step_energy: float, budget_bytes: int
     """How many Gaussians like these a file of ``budget_bytes`` holds at the square ``step_energy`` of its amplitude step."""
     energy = np.square(gaussians.color, dtype=np.float64).sum(1) * gaussians.scale.prod(1, dtype=np.float64)
     bits = (gaussians.channels + 5) * (_LEAST_BITS + float(np.log2(1 + energy / step_energy).mean()) / 2)
-    return max(1, math.floor(8 * (budget_bytes - _FIXED_BYTES) / bits))
+    return max(1, math.floor(8 * (budget_bytes - min(_FIXED_BYTES, _FIXED_SHARE * budget_bytes)) / bits))
