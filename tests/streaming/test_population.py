@@ -27,7 +27,12 @@ def test_more_bytes_and_coarser_steps_pay_for_more() -> None:
     assert affordable_count(some(1000), 0.02, 40_000) == pytest.approx(2 * usual, rel=0.03)
     assert affordable_count(some(1000), 0.08, 20_000) > usual
     assert affordable_count(some(1000, strength=0.6), 0.02, 20_000) < usual
-    assert affordable_count(some(5), 1e-9, 100) == 1
+    assert affordable_count(some(5), 1e-9, 10) == 1
+
+
+def test_the_head_of_a_small_file_is_small() -> None:
+    each = affordable_count(some(1000), 0.02, 1_000_000) / 1_000_000
+    assert 0.8 * each * 440 < affordable_count(some(1000), 0.02, 440) < each * 440
 
 
 def test_a_bit_of_every_number_is_counted() -> None:
