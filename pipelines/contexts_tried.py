@@ -13,16 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from reporting import fixed, note, parser, publish, table
+from reporting import fixed, guarded, note, parser, publish, table
 from standard_models import learnt
 
 from smartsplat_large.codec import SplatFile
-from smartsplat_large.codec.contexts import chroma1_contexts, chroma2_contexts, usual_mean
-from smartsplat_large.codec.entropy import SPLIT_SHAPES, STREAMS, Ints, Tally, token_count, tokenize
+from smartsplat_large.codec.contexts import chroma1_context, chroma2_context, usual_mean
+from smartsplat_large.codec.entropy import SPLIT_SHAPES, Tally
 from smartsplat_large.codec.models import fit_standard
 from smartsplat_large.codec.models import split_bits as shape_bits
 from smartsplat_large.codec.payload import code_block
 from smartsplat_large.codec.quantize import Symbols, bit_length
+from smartsplat_large.codec.tokens import STREAMS, Ints, token_count, tokenize
 
 SPLIT_BITS = 3
 """What naming a shape of splits takes."""
@@ -54,7 +55,7 @@ class Known:
     @property
     def quarter(self) -> Ints:
         """How much of the octave luma takes."""
-        return np.asarray(chroma1_contexts(self.symbols.octave, self.color(0)) - 4 * self.octave)
+        return np.asarray(chroma1_context(self.symbols.octave, self.color(0)) - 4 * self.octave)
 
     @property
     def sign(self) -> Ints:
@@ -103,11 +104,11 @@ TRIED: dict[str, dict[str, Callable[[Known], tuple[Ints, Ints]]]] = {
         "bits of chroma1": lambda k: (bit_length(abs(k.color(1))), k.color(2)),
         "bits of chroma1; luma's sign": lambda k: (bit_length(abs(k.color(1))), k.sign * k.color(2)),
         "bits of chroma1, octave; chroma1's sign": lambda k: (
-            chroma2_contexts(k.symbols.octave, k.color(1)), np.where(k.color(1) < 0, -1, 1) * k.color(2)),
+            chroma2_context(k.symbols.octave, k.color(1)), np.where(k.color(1) < 0, -1, 1) * k.color(2)),
         "bits of chroma1, octave; luma's sign (taken)": lambda k: (
-            chroma2_contexts(k.symbols.octave, k.color(1)), k.sign * k.color(2)),
+            chroma2_context(k.symbols.octave, k.color(1)), k.sign * k.color(2)),
         "bits of chroma1, octave, share of luma; luma's sign": lambda k: (
-            4 * chroma2_contexts(k.symbols.octave, k.color(1)) + k.quarter, k.sign * k.color(2)),
+            4 * chroma2_context(k.symbols.octave, k.color(1)) + k.quarter, k.sign * k.color(2)),
     },
 }  # fmt: skip
 
@@ -195,4 +196,4 @@ def mean_by_ratio(files: list[Known], bits: list[float]) -> dict[int, float]:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -48,8 +48,9 @@ from smartsplat_large.codec import (
     version2,
 )
 from smartsplat_large.codec.container import Cursor, FormatError, check, check_bytes, sealed_bytes
-from smartsplat_large.codec.entropy import STREAMS, Histogram, Kernel
+from smartsplat_large.codec.entropy import Histogram, Kernel
 from smartsplat_large.codec.standard import Standard
+from smartsplat_large.codec.tokens import STREAMS
 from smartsplat_large.codec.writer import Extras, pack, quantized
 from smartsplat_large.errors import SplatFileError
 from smartsplat_large.gaussians import Gaussians

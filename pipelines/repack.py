@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reporting import parser, publish, table
+from reporting import guarded, parser, publish, table
 
 from smartsplat_large.codec import SplatFile
 from smartsplat_large.codec.models import models_to_bytes
@@ -65,4 +65,4 @@ def measure(path: Path) -> Row:
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from reporting import note, parser
+from reporting import guarded, note, parser
 
 from smartsplat_large.api import fit
 from smartsplat_large.codec import SplatFile
-from smartsplat_large.codec.entropy import STREAMS, Tally
+from smartsplat_large.codec.entropy import Tally
 from smartsplat_large.codec.layout import WIDE, wide_frame
 from smartsplat_large.codec.payload import code_block, sort_in_frame
 from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE
 from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, STANDARD_STREAMS, Table, tables_to_bytes
+from smartsplat_large.codec.tokens import STREAMS
 from smartsplat_large.codec.writer import quantized
 from smartsplat_large.config import preset
 
@@ -190,4 +191,4 @@ def descended(n: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray,
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

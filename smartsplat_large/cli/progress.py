@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ _WIDE = 76
 _NAME_WIDTH, _BAR_WIDTH, _LEFT_WIDTH = 19, 10, 9
 
 
-class _Stages:
+class _Stages(ABC):
     """Stages one after the other, and a line that stays for every finished one.
 
     Their clock stands still while kernels are compiled: that happens once, and says nothing of the time left.
@@ -79,17 +80,21 @@ class _Stages:
             self._said_compiling = True
             self._write("compiling kernels (first run only)")
 
+    @abstractmethod
     def _begin(self, stage: Stage) -> None:
         """``stage`` has started."""
 
+    @abstractmethod
     def _show(self, stage: Stage) -> None:
         """``stage`` has advanced."""
 
+    @abstractmethod
     def _end(self) -> None:
         """The stage is over."""
 
+    @abstractmethod
     def _write(self, line: str) -> None:
-        raise NotImplementedError
+        """Show a line that stays."""
 
 
 class LineProgress(_Stages):
@@ -109,6 +114,9 @@ class LineProgress(_Stages):
             self._written = now
             going = (f"{stage.share:.0%}", stage.left(), stage.described())
             self._write(f"{stage.name}: {', '.join(filter(None, going))}")
+
+    def _end(self) -> None:
+        """Nothing is left open."""
 
     def _write(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)  # noqa: T201

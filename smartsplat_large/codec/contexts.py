@@ -5,49 +5,31 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import vectorize
 
-from smartsplat_large.codec.entropy import MAX_CONTEXT, SECTORS, Ints
+from smartsplat_large.codec.tokens import MAX_CONTEXT, SECTORS, Ints
 
 QUARTERS = 4
 COLOR_CONTEXTS = QUARTERS * (MAX_CONTEXT + 1)
 """More than any component has."""
 
 
-@njit(inline="always")
-def chroma1_context(octave: int, luma: int) -> Any:
-    """Octave, and how much of it luma takes, in quarters."""
+@vectorize(cache=True)
+def chroma1_context(octave: Any, luma: Any) -> Any:
+    """Octave, and how much of it luma takes, in quarters. Of arrays, and of numbers in compiled code."""
     octave = min(octave, MAX_CONTEXT)
     return QUARTERS * octave + min((QUARTERS * abs(luma)) >> octave, QUARTERS - 1)
 
 
-@njit(inline="always")
-def chroma2_context(octave: int, chroma1: int) -> Any:
-    """Bit length of the first chroma, and how far it is below the octave."""
+@vectorize(cache=True)
+def chroma2_context(octave: Any, chroma1: Any) -> Any:
+    """Bit length of the first chroma, and how far it is below the octave. Of arrays, and of numbers in compiled code."""
     magnitude, bits = abs(chroma1), 0
     while magnitude:
         magnitude >>= 1
         bits += 1
     bits = min(bits, MAX_CONTEXT)
     return QUARTERS * bits + min(max(min(octave, MAX_CONTEXT) - bits, 0), QUARTERS - 1)
-
-
-@njit(cache=True, nogil=True)
-def chroma1_contexts(octave: Any, luma: Any) -> Any:
-    """:func:`chroma1_context` of each Gaussian."""
-    found = np.empty(len(octave), np.int64)
-    for i in range(len(octave)):
-        found[i] = chroma1_context(octave[i], luma[i])
-    return found
-
-
-@njit(cache=True, nogil=True)
-def chroma2_contexts(octave: Any, chroma1: Any) -> Any:
-    """:func:`chroma2_context` of each Gaussian."""
-    found = np.empty(len(octave), np.int64)
-    for i in range(len(octave)):
-        found[i] = chroma2_context(octave[i], chroma1[i])
-    return found
 
 
 def usual_mean(octave: Ints, leaf: int) -> Ints:

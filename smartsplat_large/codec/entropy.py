@@ -1,7 +1,6 @@
-"""Integers to bits and back: tokens, their models, and the coders that share one grammar.
+"""Tokens to bits and back: their models, and the coders that share one grammar.
 
-A value becomes a *token* (itself if small, else its leading bits) drawn from a model, and uniform low bits; so
-alphabets are short, and no value is out of range. Three coders run the same grammar (``payload.py``): :class:`Tally`
+Three coders run the same grammar (``payload.py``): :class:`Tally`
 counts, :class:`Encoder` writes, :class:`Decoder` reads. Model weights are made of literals by multiplication and
 division only: they are the same on every machine.
 """
@@ -18,98 +17,29 @@ from typing import Any, Protocol
 
 import constriction
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Float64
 from numba import njit
 
-from smartsplat_large.codec.quantize import MAX_OCTAVE
+from smartsplat_large.codec.tokens import (
+    MAGNITUDES,
+    STREAMS,
+    Ints,
+    ModelKey,
+    alphabet,
+    token_axes,
+    token_count,
+    token_sizes,
+    tokenize,
+    untokenize,
+)
 
-Ints = Int64[np.ndarray, "n"]
 Weights = Float64[np.ndarray, "t"]
-ModelKey = tuple[str, int]
-"""Stream and context."""
 
-DIRECT = 16
-"""Magnitudes below this are tokens of their own; above it a token holds the top three bits."""
-MAX_BITS = 40
-MAGNITUDES = DIRECT + 4 * (MAX_BITS - 4)
-MAX_CONTEXT = 15
-SECTORS = 16
-"""Parts of the half circle that turns of many levels are told apart by."""
 SPLIT_SHAPES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 1e6)
 """How evenly the Gaussians of a cell fall into its halves (beta-binomial): 1 anyhow, large values by coin toss."""
 COUNTED_KEYS = 4096
 CACHED_SPLIT = 512
 """Models for splitting at most so many Gaussians are kept; larger ones are rare and large."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """A kind of symbol."""
-
-    signed: bool
-    growth: float = 0.0
-    """Where a kernel is given in context k, centre and width are ``2**(growth (k // steps))`` times those of 0."""
-    mirrored: bool = False
-    """Whether the kernel is of the magnitude: two bells, on either side of zero."""
-    contexts: int = MAX_CONTEXT + 1
-    steps: int = 1
-    """Contexts that an octave has."""
-
-
-STREAMS = {
-    "count": Stream(signed=False, contexts=4),
-    "octave": Stream(signed=False, contexts=0),
-    "luma": Stream(signed=True, growth=1.0, mirrored=True),
-    "chroma1": Stream(signed=True, growth=0.5, contexts=4 * MAX_CONTEXT + 4, steps=4),
-    "chroma2": Stream(signed=True, growth=0.5, contexts=4 * MAX_CONTEXT + 4, steps=4),
-    "alpha": Stream(signed=True, growth=1.0),
-    "mean": Stream(signed=True, growth=1.0),
-    "aspect": Stream(signed=False, growth=1.0),
-    "turn": Stream(signed=False, contexts=SECTORS // 2 + 2),
-    "rise": Stream(signed=False, contexts=4),
-}
-"""In the order of the file. ``rise``, of version 2 alone, is the octave above the least of its layer."""
-
-
-def _token_starts() -> Float64[np.ndarray, m]:
-    """Smallest magnitude of every token, and one past the last."""
-    tail = [float((4 + step) << (bits - 3)) for bits in range(5, MAX_BITS + 1) for step in range(4)]
-    return np.array([*range(DIRECT), *tail, float(1 << MAX_BITS)])
-
-
-_STARTS = _token_starts()
-_WIDTHS = np.diff(_STARTS)
-_MIDDLES = _STARTS[:-1] + (_WIDTHS - 1) / 2
-_SIZES = _WIDTHS.astype(np.int64)
-_FIRSTS = _STARTS[:-1].astype(np.int64)
-_SIGNED = [np.concatenate([-_MIDDLES[:0:-1], _MIDDLES]), np.concatenate([_WIDTHS[:0:-1], _WIDTHS])]
-
-
-def token_count(signed: bool) -> int:
-    """Size of the alphabet."""
-    return 2 * MAGNITUDES - 1 if signed else MAGNITUDES
-
-
-def tokenize(values: Ints, signed: bool) -> tuple[Ints, Ints, Ints]:
-    """``(token, low, size)``: the value is the ``low``-th of the ``size`` values that share its token."""
-    magnitude = np.abs(values)
-    token = np.searchsorted(_STARTS, magnitude.astype(np.float64), side="right") - 1
-    low = magnitude - _FIRSTS[token]
-    size = _SIZES[token]
-    return (MAGNITUDES - 1 + np.where(values < 0, -token, token) if signed else token), low, size
-
-
-def token_sizes(tokens: Ints, signed: bool) -> Ints:
-    """How many values share each token."""
-    sizes: Ints = _SIZES[np.abs(tokens - (MAGNITUDES - 1)) if signed else tokens]
-    return sizes
-
-
-def untokenize(tokens: Ints, low: Ints, signed: bool) -> Ints:
-    """Inverse of :func:`tokenize`."""
-    index = tokens - (MAGNITUDES - 1) if signed else tokens
-    magnitude: Ints = _FIRSTS[np.abs(index)] + low
-    return np.where(index < 0, -magnitude, magnitude)
 
 
 _ROOTS8 = (1.0, 1.0905077326652577, 1.189207115002721, 1.2968395546510096,
@@ -138,8 +68,8 @@ class Kernel:
         growth = power_of_root8(round(8 * stream.growth * (context // stream.steps)))
         centre = math.copysign(power_of_root8(abs(self.centre) - 41), self.centre) * growth if self.centre else 0.0
         width = max(power_of_root8(4 * (self.width - 8)) * growth, 0.25)
-        middles, widths = _SIGNED if stream.signed else (_MIDDLES, _WIDTHS)
-        offset = ((np.abs(middles) if stream.mirrored else middles) - centre) / width
+        middles, widths = token_axes(stream)
+        offset = (middles - centre) / width
         bell = 1.0 / (1.0 + offset * offset)
         for _ in range(self.shape):
             bell = bell * bell
@@ -187,25 +117,6 @@ class Models:
             return histogram.first, histogram.weights()
         first, end = alphabet(key)
         return first, self.families[key[0]].weights(*key)[first:end]
-
-
-def octave_context(least: int, upper: int) -> int:
-    """The context of octaves from ``least`` to before ``upper``."""
-    return 32 * least + upper
-
-
-EVERY_OCTAVE = octave_context(1, MAX_OCTAVE + 1)
-
-
-def alphabet(key: ModelKey) -> tuple[int, int]:
-    """First token that a context has, and the end: octaves are those of the layer, turns those that there are."""
-    name, context = key
-    if name == "octave":
-        first, last = np.searchsorted(_STARTS, [context // 32 - 1, context % 32 - 2], side="right") - 1
-        return int(first), int(last) + 1
-    if name == "turn":
-        return 0, min(2 * context, SECTORS)
-    return 0, token_count(STREAMS[name].signed)
 
 
 class Coder(Protocol):

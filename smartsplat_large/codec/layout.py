@@ -58,8 +58,9 @@ class Layout:
 
     @property
     def block_cells(self) -> int:
-        """Coarse cells of a whole block of the grid."""
-        return 1 << 2 * max(self.block_exponent - self.leaf - GRID_DEPTH, 0)
+        """Coarse cells of the largest block of the grid."""
+        sides = (min(self.block, side) for side in (self.size.width, self.size.height))
+        return math.prod(math.ceil(math.ldexp(side, -(self.leaf + GRID_DEPTH))) for side in sides)
 
     @property
     def blocks(self) -> int:

@@ -13,19 +13,26 @@ import numpy as np
 
 from smartsplat_large.codec.entropy import (
     SPLIT_SHAPES,
-    STREAMS,
     Family,
     Histogram,
     Kernel,
-    ModelKey,
     Models,
     Tally,
     Weights,
-    alphabet,
     split_weights,
 )
 from smartsplat_large.codec.payload import component_streams
-from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, Coordinates, Standard, Table, powers, standard_tables
+from smartsplat_large.codec.standard import (
+    DIRECTIONS,
+    FARTHEST,
+    LEAST_LEVEL,
+    Coordinates,
+    Standard,
+    Table,
+    powers,
+    standard_tables,
+)
+from smartsplat_large.codec.tokens import STREAMS, ModelKey, alphabet
 
 HISTOGRAM_OVERHEAD_BITS = 32
 HISTOGRAM_TOKEN_BITS = 5.0
@@ -35,6 +42,8 @@ SMALLEST_SHARE = 2.0**-24
 FAR_CENTRE = 49
 KERNEL_FOLLOWS = 8
 """In place of the first coordinate of a stream."""
+BEYOND_BITS = 20
+"""About what a token beyond the table takes."""
 KERNEL_BITS = 8
 """What a kernel takes beyond the three coordinates."""
 POOR = 1.3
@@ -145,19 +154,20 @@ def fit_standard(
 ) -> tuple[Standard, float]:
     """Descent over the coordinates of a stream with counts by context, and the bits that the best take."""
     shown = [alphabet((name, context)) for context in counted]
-    rows = np.array([table.row(name, 0 if name == "octave" else context) for context in counted], np.int64)
+    rows = np.array([table.row(name, context) for context in counted], np.int64)
     at = np.arange(table.first, table.first + table.base.shape[1])
     masks = np.array([(at >= first) & (at < end) for first, end in shown]).reshape(len(rows), len(at))
     counts = np.array([c[table.first : table.first + len(at)] for c in counted.values()]).reshape(masks.shape)
     beyond = sum(c.sum() for c in counted.values()) - counts.sum()
     # Tokens that the table lacks have the least of weights.
+    least = float(powers(np.array(LEAST_LEVEL)))
     lacking = np.array([end - first for first, end in shown]) - masks.sum(axis=1)
 
     def cost(coordinates: Coordinates) -> float:
         weights = powers(table.levels(coordinates, rows)) * masks
-        total = weights.sum(axis=1) + lacking * 2.0**-16
+        total = weights.sum(axis=1) + lacking * least
         logs = np.log2(np.maximum(weights, 2.0**-40)) - np.log2(total)[:, None]
-        return float(-(counts * logs).sum() + 20 * beyond)
+        return float(-(counts * logs).sum() + BEYOND_BITS * beyond)
 
     best, bits = _descend(cost, start, _standard_neighbors)
     return Standard(best), bits

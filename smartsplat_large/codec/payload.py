@@ -10,15 +10,16 @@ from jaxtyping import Int64
 from numba import njit
 
 from smartsplat_large.codec.contexts import (
-    chroma1_contexts,
-    chroma2_contexts,
+    chroma1_context,
+    chroma2_context,
     sector_turns,
     turn_contexts,
     turn_sectors,
     usual_mean,
 )
-from smartsplat_large.codec.entropy import MAX_CONTEXT, STREAMS, Coder, octave_context
+from smartsplat_large.codec.entropy import Coder
 from smartsplat_large.codec.quantize import MAX_AMPLITUDE, MAX_OCTAVE, Symbols, bit_length, place_levels, turn_levels
+from smartsplat_large.codec.tokens import MAX_CONTEXT, STREAMS, octave_context
 
 Ints = Int64[np.ndarray, "n"]
 COUNT_CELLS_LIMIT = 1 << 22
@@ -221,9 +222,9 @@ def _code_color(
 
 def _color_context(scope: Scope, stream: str, octave: Ints, known: Int64[np.ndarray, "n c"]) -> Ints:
     if scope.version > 2 and stream == "chroma1":
-        return np.asarray(chroma1_contexts(octave, known[:, 0]))
+        return np.asarray(chroma1_context(octave, known[:, 0]))
     if scope.version > 2 and stream == "chroma2":
-        return np.asarray(chroma2_contexts(octave, known[:, 1]))
+        return np.asarray(chroma2_context(octave, known[:, 1]))
     context = bit_length(np.abs(known[:, 1])) if stream == "chroma2" else octave
     return np.asarray(STREAMS[stream].steps * np.minimum(context, MAX_CONTEXT))
 

@@ -15,7 +15,8 @@ from importlib.resources import files
 import numpy as np
 from jaxtyping import Int64
 
-from smartsplat_large.codec.entropy import STREAMS, Ints, Weights, power_of_root8, token_count
+from smartsplat_large.codec.entropy import Weights, power_of_root8
+from smartsplat_large.codec.tokens import STREAMS, Ints, token_count
 
 STANDARD_STREAMS = ("count", "octave", "luma", "chroma1", "chroma2", "mean", "aspect", "turn")
 """In the order of the table."""
@@ -45,7 +46,12 @@ class Table:
         return np.asarray(np.maximum(total, LEAST_LEVEL))
 
     def row(self, name: str, context: int) -> int:
-        """Where a context stands; those of octaves beyond the table have what its last octave has."""
+        """Where a context stands; those of octaves beyond the table have what its last octave has.
+
+        ``octave`` has one for the whole file: its contexts only say which octaves a layer has.
+        """
+        if name == "octave":
+            return 0
         beyond = context - len(self.base)
         return context if beyond < 0 else context - (beyond // STREAMS[name].steps + 1) * STREAMS[name].steps
 
@@ -63,7 +69,7 @@ class Standard:
     def weights(self, name: str, context: int) -> Weights:
         """Weight of each token, unnormalised."""
         table = standard_tables()[name]
-        row = table.row(name, 0 if name == "octave" else context)
+        row = table.row(name, context)
         levels = np.full(token_count(STREAMS[name].signed), LEAST_LEVEL)
         levels[table.first : table.first + table.base.shape[1]] = table.levels(self.coordinates, np.array([row]))[0]
         return powers(levels)

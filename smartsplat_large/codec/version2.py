@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from smartsplat_large.codec.entropy import (
-    MAX_CONTEXT,
-    SPLIT_SHAPES,
-    STREAMS,
-    Family,
-    Histogram,
-    Kernel,
-    ModelKey,
-    Models,
-)
+from smartsplat_large.codec.entropy import SPLIT_SHAPES, Family, Histogram, Kernel, Models
 from smartsplat_large.codec.models import histogram_of, inflate
 from smartsplat_large.codec.payload import component_streams
+from smartsplat_large.codec.tokens import MAX_CONTEXT, STREAMS, ModelKey
 
 _NAMES = ("count", "rise", "luma", "chroma1", "chroma2", "alpha", "mean", "aspect")
 

@@ -31,7 +31,8 @@ def maxima(
     neighbours has more; row by row."""
     _, height, width = planes.shape
     gain = np.zeros((height + 2, width + 2), np.float32)
-    return _maxima(planes, np.float32(factor), gain)  # type: ignore[no-any-return]
+    y, x, gains = _maxima(planes, np.float32(factor), gain)
+    return y, x, gains
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

@@ -10,7 +10,7 @@ import numpy as np
 
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.codec.contexts import COLOR_CONTEXTS, sector_turns, turn_contexts, turn_sectors, usual_mean
-from smartsplat_large.codec.entropy import EVERY_OCTAVE, MAX_CONTEXT, STREAMS, Models, tokenize
+from smartsplat_large.codec.entropy import Models
 from smartsplat_large.codec.layout import Layout, inside
 from smartsplat_large.codec.payload import component_streams
 from smartsplat_large.codec.quantize import (
@@ -28,6 +28,7 @@ from smartsplat_large.codec.quantize import (
     placed,
     turn_levels,
 )
+from smartsplat_large.codec.tokens import EVERY_OCTAVE, MAX_CONTEXT, STREAMS, tokenize
 from smartsplat_large.fitting.block import Members, members
 from smartsplat_large.fitting.rounding import round_gaussians
 from smartsplat_large.gaussians import Gaussians, half_extent

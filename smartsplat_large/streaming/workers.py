@@ -149,6 +149,23 @@ def default_count() -> int:
 
 
 @contextlib.contextmanager
+def _watched(
+    cluster: Cluster, record: Record | None, performance_report: Path | None, progress: Progress
+) -> Iterator[None]:
+    """Say where a cluster's pages are, and write its report at the end."""
+    progress.note(f"dask dashboard: {cluster.dashboard}")
+    with contextlib.ExitStack() as stack:
+        if performance_report is not None:
+            stack.enter_context(reported(cluster, performance_report))
+        if record is not None:
+            # Imported late: whoever asks for help waits for this module, not for numpy.
+            from smartsplat_large.dashboard import served
+
+            progress.note(f"progress of the fit: {stack.enter_context(served(record, cluster.client))}")
+        yield
+
+
+@contextlib.contextmanager
 def open_workers(
     count: int | None,
     *,
@@ -194,17 +211,9 @@ def open_workers(
             cluster = stack.enter_context(connected(scheduler, task_bytes))
         elif dashboard and has_dashboard():
             cluster = stack.enter_context(local_cluster(count))
-        if cluster is None or not has_dashboard():
-            record = None
+        record = record if cluster is not None and has_dashboard() else None
         if cluster is not None:
-            progress.note(f"dask dashboard: {cluster.dashboard}")
-            if performance_report is not None:
-                stack.enter_context(reported(cluster, performance_report))
-            if record is not None:
-                # Imported late: whoever asks for help waits for this module, not for numpy.
-                from smartsplat_large.dashboard import served
-
-                progress.note(f"progress of the fit: {stack.enter_context(served(record, cluster.client))}")
+            stack.enter_context(_watched(cluster, record, performance_report, progress))
         threads = ThreadPoolExecutor(count, thread_name_prefix="smartsplat")
         stack.callback(threads.shutdown, wait=True, cancel_futures=True)
         if cluster is None:

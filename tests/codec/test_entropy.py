@@ -7,10 +7,7 @@ import pytest
 
 from smartsplat_large.codec.contexts import sector_turns, turn_sectors
 from smartsplat_large.codec.entropy import (
-    EVERY_OCTAVE,
-    SECTORS,
     SPLIT_SHAPES,
-    STREAMS,
     Decoder,
     Encoder,
     Histogram,
@@ -19,10 +16,6 @@ from smartsplat_large.codec.entropy import (
     Tables,
     Tally,
     split_weights,
-    token_count,
-    token_sizes,
-    tokenize,
-    untokenize,
 )
 from smartsplat_large.codec.models import (
     fit_models,
@@ -38,6 +31,7 @@ from smartsplat_large.codec.standard import (
     tables_from_bytes,
     tables_to_bytes,
 )
+from smartsplat_large.codec.tokens import EVERY_OCTAVE, SECTORS, STREAMS, token_count, token_sizes, tokenize, untokenize
 
 
 def test_tokens_cover_every_magnitude():
