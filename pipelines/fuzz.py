@@ -63,6 +63,8 @@ CASE_S = 10
 FIXED_BYTES, BYTES_PER_GAUSSIAN = 512 * MiB, 600
 """What a case may take beside the program: always, and for each Gaussian that a file may announce."""
 LARGEST_BYTES = 1 << 15
+OLD = Path(__file__).parents[1] / "tests" / "data" / "golden" / "version2.ssplat"
+"""No writer of version 2 is left."""
 WINDOW = Window(3, 5, 40, 30)
 MODULES = (container, contexts, directory, entropy, layout, models, payload, reader, standard, version2)
 
@@ -221,6 +223,7 @@ def samples() -> list[bytes]:
         sample(rng, 300, 3, Size(200, 150), extras=extras, layers=(6, 4, 1), block=6),
         sample(rng, 200, 4, Size(150, 150), bits=16, block=6, extras=Extras(background=(9, 0, 300, 65535))),
         sample(rng, 100, 3, Size(90, 70), far=True, step=-500),
+        OLD.read_bytes(),
     ]
 
 
@@ -324,7 +327,7 @@ def reheaded(raw: bytes, change: Callable[[container.Head], container.Head]) -> 
     """``raw`` with another header; as it was, where it has none or the new one cannot be written."""
     try:
         start, end = container.prefix_length(raw)
-        head = container.head_from_bytes(raw[start:end])
+        head = container.head_from_bytes(raw[start:end], raw[len(container.MAGIC)])
         return container.head_to_bytes(change(head)) + raw[end + check_bytes(end) :]
     except (FormatError, ValueError, OverflowError, KeyError):
         return raw
@@ -347,7 +350,7 @@ def resealed(raw: bytes) -> bytes:
     with contextlib.suppress(FormatError):
         start, end = container.prefix_length(raw)
         at = seal(0, end)
-        head = container.head_from_bytes(bytes(out[start:end]))
+        head = container.head_from_bytes(bytes(out[start:end]), out[len(container.MAGIC)])
         listed, blocks = at, head.layout.blocks - 1
         at += sealed_bytes(head.index_bytes)
         at = seal(at, head.icc_bytes)

@@ -5,17 +5,17 @@
 Runs in the environment that pipelines/check.py sets up. Two crops of 768 x 512 pixels of each picture, one of them reduced
 to half, are fitted with the preset balanced, in turn at one ratio and the next; FOLDER keeps the files. Each file is a
 point of a log-linear family: its logarithms of chances are a base plus three coordinates times three directions. All are
-found together, by gradient descent on the bits that the symbols take.
+found together, by Adam on the bits that the symbols take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from reporting import guarded, note, parser
 
@@ -120,22 +120,6 @@ def merged(histograms: Mapping[tuple[str, int], np.ndarray]) -> Counts:
     return found
 
 
-@dataclass(slots=True)
-class Adam:
-    """Gradient descent with a rate that falls to a tenth."""
-
-    values: list[np.ndarray]
-    moments: Any = None
-
-    def step(self, number: int, gradients: Iterable[np.ndarray]) -> None:
-        self.moments = self.moments or [[0.0, 0.0] for _ in self.values]
-        for value, moment, gradient in zip(self.values, self.moments, gradients, strict=True):
-            moment[0] = 0.9 * moment[0] + 0.1 * gradient
-            moment[1] = 0.99 * moment[1] + 0.01 * np.square(gradient)
-            first, second = moment[0] / (1 - 0.9**number), moment[1] / (1 - 0.99**number)
-            value -= RATE * (1 - 0.9 * number / STEPS) * first / (np.sqrt(second) + 1e-8)
-
-
 def learnt(name: str, counted: list[Counts]) -> Table:
     """Base and directions for all contexts of a stream that files have."""
     steps = STREAMS[name].steps
@@ -145,7 +129,7 @@ def learnt(name: str, counted: list[Counts]) -> Table:
     used = np.flatnonzero(all_.sum(axis=(0, 1)))
     first = int(used[0])
     n = all_[..., first : int(used[-1]) + 1]
-    base, directions, _ = descended(n, usual(n, first, STREAMS[name].signed, steps))
+    base, directions = descended(n, usual(n, first, STREAMS[name].signed, steps))
     below = (base.max(axis=1, keepdims=True) - base) / np.log(2)
     return Table(
         first,
@@ -166,28 +150,30 @@ def usual(n: np.ndarray, first: int, signed: bool, steps: int) -> np.ndarray:
     return np.asarray(np.log(spread / spread.sum(axis=1, keepdims=True)))
 
 
-def descended(n: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Base, directions and coordinates for counts by file, context and token."""
-    files, rng = len(n), np.random.default_rng(0)
+def descended(n: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Base and directions for counts by file, context and token."""
+    rng = np.random.default_rng(0)
     weight = 1 / np.sqrt(n.sum(axis=(1, 2)) + 1)
-    n = n * (weight / weight.mean())[:, None, None]
-    total = n.sum(axis=2, keepdims=True)
-    base, directions = start.copy(), rng.normal(0, 0.05, (DIRECTIONS, *start.shape))
-    at = rng.normal(0, 0.5, (files, DIRECTIONS))
-    adam = Adam([base, directions, at])
-    for number in range(1, STEPS + 1):
-        share = np.exp(base + np.tensordot(at, directions, 1))
-        excess = total * share / share.sum(axis=2, keepdims=True) - n
-        smooth = np.diff(directions, axis=2, prepend=directions[..., :1], append=directions[..., -1:])
-        adam.step(number, (
-            excess.sum(axis=0) + PULL * (base - start),
-            np.tensordot(at, excess, (0, 0)) + PULL * (directions - np.diff(smooth, axis=2)),
-            np.tensordot(excess, directions, ((1, 2), (1, 2))) + 0.5 * at,
-        ))  # fmt: skip
-    mean = at.mean(axis=0)
-    base, at = base + np.tensordot(mean, directions, 1), at - mean
-    scale = np.quantile(np.abs(at), WITHIN, axis=0) / FARTHEST
-    return base, directions * scale[:, None, None], at / scale
+    counts, usual_base = torch.tensor(n * (weight / weight.mean())[:, None, None]), torch.tensor(start)
+    found = [
+        torch.tensor(values, requires_grad=True)
+        for values in (start, rng.normal(0, 0.05, (DIRECTIONS, *start.shape)), rng.normal(0, 0.5, (len(n), DIRECTIONS)))
+    ]
+    adam = torch.optim.Adam(found, RATE, betas=(0.9, 0.99))
+    falling = torch.optim.lr_scheduler.LambdaLR(adam, lambda taken: 1 - 0.9 * (taken + 1) / STEPS)
+    for _ in range(STEPS):
+        adam.zero_grad()
+        base, directions, at = found
+        nats = -(counts * torch.log_softmax(base + torch.tensordot(at, directions, 1), dim=2)).sum()
+        roughness = directions.square().sum() + directions.diff(dim=2).square().sum()
+        loss = nats + PULL / 2 * ((base - usual_base).square().sum() + roughness) + at.square().sum() / 4
+        torch.autograd.backward(loss)
+        adam.step()
+        falling.step()
+    origin, ways, places = (values.detach().numpy() for values in found)
+    mean = places.mean(axis=0)
+    scale = np.quantile(np.abs(places - mean), WITHIN, axis=0) / FARTHEST
+    return origin + np.tensordot(mean, ways, 1), ways * scale[:, None, None]
 
 
 if __name__ == "__main__":

@@ -60,6 +60,19 @@ def test_one_gaussian_is_enough_and_none_is_refused(batch, reopened):
         encode(Gaussians(one.xy * np.nan, one.scale, one.rotation, one.color), size=size, bits=8)
 
 
+@pytest.mark.parametrize(("side", "count"), [(1, 7000), (4, 20_000)])
+def test_thousands_of_faint_gaussians_in_a_few_pixels_are_read_again(tmp_path, side, count):
+    """Their blocks are larger than the picture, whose cells alone count."""
+    rng = np.random.default_rng(0)
+    scale = np.exp(rng.uniform(-4, 0.2, (count, 2))).astype(np.float32)
+    color = rng.normal(0, 1e-3, (count, 1)).astype(np.float32)
+    given = Gaussians(rng.random((count, 2)) * side, scale, np.zeros(count, np.float32), color)
+    encoded = encode(given, size=Size(side, side), bits=8, fineness=1.0)
+    write_atomic(path := tmp_path / "a.ssplat", encoded.parts)
+    with SplatFile(path) as file:
+        assert len(file.gaussians()) == len(encoded.kept) > 1000
+
+
 def test_what_cannot_show_is_left_out(batch):
     size = Size(100, 100)
     given = batch(20, size)
