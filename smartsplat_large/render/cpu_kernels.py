@@ -1,7 +1,6 @@
 """The raster kernels: all Gaussians of a tile, strip by strip, into a buffer that stays in the first-level cache.
 
-The buffer holds a tile as strips of eight columns; a strip holds its rows from the top, and a row its channels, eight
-pixels each. So walking down a strip reads and writes memory in order. :mod:`.strips` explains the arithmetic.
+:mod:`.tile_buffer` has the buffer, :mod:`.strips` explains the arithmetic.
 
 A *raster* is the Gaussians of each tile, see :meth:`.cpu.CpuRenderer.tiles`, the window and where its tiles lie, and how many
 make a row. Kernels are compiled for each number of channels: they take it as the length of a tuple, which the compiler
@@ -29,6 +28,7 @@ from smartsplat_large.render.strips import (
     starts,
     strip_range,
 )
+from smartsplat_large.render.tile_buffer import begin_tile, load_tile, store_pixels, store_tile, tile_buffer
 
 _AHEAD = 3
 """Gaussians from asking for one to using it."""
@@ -43,14 +43,6 @@ def _tile(index: int, columns: int, bounds: Any) -> Any:
     left, right = max(x_first - x0, 0), min(x_end - x0, TILE_WIDTH) - 1
     top, bottom = max(y_first - y0, 0), min(y_end - y0, TILE_HEIGHT) - 1
     return x0, y0, left, right, top, bottom
-
-
-@njit(inline="always", error_model="numpy")
-def _tile_buffer(channels: int) -> Any:
-    """A tile's pixels, aligned to a cache line so that no vector straddles two."""
-    floats = TILE_HEIGHT * TILE_WIDTH * channels
-    memory = np.empty(floats + 16, np.float32)
-    return memory[(-(memory.ctypes.data // 4)) % 16 :][:floats]
 
 
 @njit(inline="always", error_model="numpy")
@@ -205,128 +197,45 @@ def _correlate_tile(
             total[8] += simd.horizontal_sum(simd.mul(v3, unbias))
 
 
-@njit(inline="always", error_model="numpy")
-def _lanes(j: int, left: int, right: int) -> Any:
-    """First and last of the eight columns of a strip that the window wants."""
-    return max(left - (j << SHIFT), 0), min(right - (j << SHIFT), simd.LANES - 1)
-
-
-@njit(inline="always", error_model="numpy")
-def _copy(source: Any, at: int, out: Any, to: int, lanes: Any) -> None:
-    """Those lanes of eight numbers; ``at`` and ``to`` are where the first of the eight would be."""
-    first, last = lanes
-    if last - first == simd.LANES - 1:
-        simd.store(out, uintp(to), simd.load(source, uintp(at)))
-    else:
-        for lane in range(first, last + 1):
-            out[to + lane] = source[at + lane]
-
-
-@njit(inline="always", error_model="numpy")
-def _store_tile(buffer: Any, tile: Any, bounds: Any, channels: int, out: Any) -> None:
-    x0, y0, left, right, top, bottom = tile
-    for c in range(channels):
-        for y in range(top, bottom + 1):
-            line = out[c, y0 + y - bounds[1]]
-            for j in range(left >> SHIFT, (right >> SHIFT) + 1):
-                at = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
-                _copy(buffer, at, line, x0 + (j << SHIFT) - bounds[0], _lanes(j, left, right))
-
-
-@njit(inline="always", error_model="numpy")
-def _store_pixels(buffer: Any, tile: Any, bounds: Any, channels: int, brightest: Any, scratch: Any, out: Any) -> None:
-    """The window's part of a tile as stored pixels, to the bit what ``pixels.to_pixels`` makes of it."""
-    x0, y0, left, right, top, bottom = tile
-    zero, one, half = simd.splat(np.float32(0)), simd.splat(np.float32(1)), simd.splat(np.float32(0.5))
-    peak = simd.splat(brightest)
-    for y in range(top, bottom + 1):
-        line = out[y0 + y - bounds[1]]
-        for j in range(left >> SHIFT, (right >> SHIFT) + 1):
-            at = (j * TILE_HEIGHT + y) * channels * simd.LANES
-            for c in range(channels):
-                value = simd.load(buffer, uintp(at + c * simd.LANES))
-                value = simd.minimum(simd.maximum(value, zero), one)
-                # The minimum changes nothing: it keeps product and sum from being fused.
-                value = simd.add(simd.minimum(simd.mul(value, peak), peak), half)
-                simd.store_ints(scratch, uintp(c * simd.LANES), value)
-            first, last = _lanes(j, left, right)
-            to = x0 + (j << SHIFT) - bounds[0]
-            if last - first == simd.LANES - 1:  # a number that the compiler knows
-                for lane in range(simd.LANES):
-                    for c in range(channels):
-                        line[uintp(to + lane), uintp(c)] = scratch[uintp(c * simd.LANES + lane)]
-            else:
-                for lane in range(first, last + 1):
-                    for c in range(channels):
-                        line[to + lane, c] = scratch[c * simd.LANES + lane]
-
-
-@njit(inline="always", error_model="numpy")
-def _load_tile(buffer: Any, tile: Any, bounds: Any, channels: int, planes: Any) -> None:
-    """The window's part of a tile; zeros around it."""
-    x0, y0, left, right, top, bottom = tile
-    if left > 0 or top > 0 or right < TILE_WIDTH - 1 or bottom < TILE_HEIGHT - 1:
-        buffer[:] = 0
-    for c in range(channels):
-        for y in range(top, bottom + 1):
-            line = planes[c, y0 + y - bounds[1]]
-            for j in range(left >> SHIFT, (right >> SHIFT) + 1):
-                at = ((j * TILE_HEIGHT + y) * channels + c) * simd.LANES
-                _copy(line, x0 + (j << SHIFT) - bounds[0], buffer, at, _lanes(j, left, right))
-
-
-@njit(inline="always", error_model="numpy")
-def _begin_tile(buffer: Any, tile: Any, bounds: Any, planes: Any, base: Any) -> None:
-    """What Gaussians are added to: the base where there is one, else the background."""
-    channels = len(planes)
-    if base.shape[0]:
-        _load_tile(buffer, tile, bounds, channels, base)
-        return
-    for c in range(channels):
-        color = simd.splat(planes[c])
-        for at in range(uintp(c * simd.LANES), uintp(len(buffer)), uintp(channels * simd.LANES)):
-            simd.store(buffer, at, color)
-
-
 @njit(cache=True, nogil=True, error_model="numpy")
 def forward(records: Any, peaks: Any, raster: Any, base: Any, out: Any, planes: Any) -> None:
     """Render a window onto ``base``, or onto the background where that is empty; ``(channels, height, width)`` float32."""
     channels = len(planes)
-    buffer = _tile_buffer(channels)
+    buffer = tile_buffer(channels)
     strips = _strip_buffers()
     start, ids, bounds, columns = raster
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
-        _begin_tile(buffer, tile, bounds, planes, base)
+        begin_tile(buffer, tile, bounds, planes, base)
         _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
-        _store_tile(buffer, tile, bounds, channels, out)
+        store_tile(buffer, tile, bounds, channels, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def pixels(records: Any, peaks: Any, raster: Any, brightest: Any, out: Any, planes: Any) -> None:
     """Render a window as stored pixels, ``(height, width, channels)`` of whole numbers up to ``brightest``."""
     channels = len(planes)
-    buffer = _tile_buffer(channels)
+    buffer = tile_buffer(channels)
     strips, scratch = _strip_buffers(), np.empty(channels * simd.LANES, np.int32)
     start, ids, bounds, columns = raster
     nothing = np.empty((0, 0, 0), np.float32)
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
-        _begin_tile(buffer, tile, bounds, planes, nothing)
+        begin_tile(buffer, tile, bounds, planes, nothing)
         _render_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes)
-        _store_pixels(buffer, tile, bounds, channels, brightest, scratch, out)
+        store_pixels(buffer, tile, bounds, channels, brightest, scratch, out)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def backward(records: Any, peaks: Any, raster: Any, d_out: Any, planes: Any, moments: Any) -> None:
     """Add to ``moments`` what the gradient ``d_out`` on a window means for each Gaussian."""
     channels = len(planes)
-    buffer = _tile_buffer(channels)
+    buffer = tile_buffer(channels)
     strips = _strip_buffers()
     start, ids, bounds, columns = raster
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
-        _load_tile(buffer, tile, bounds, channels, d_out)
+        load_tile(buffer, tile, bounds, channels, d_out)
         _correlate_tile(records, peaks, ids[start[index] : start[index + 1]], tile, buffer, strips, planes, moments)
 
 
@@ -350,7 +259,7 @@ def descend(
     Sums of ``|r|`` and of ``r^2`` over the window.
     """
     channels = len(planes)
-    buffer = _tile_buffer(channels)
+    buffer = tile_buffer(channels)
     strips = _strip_buffers()
     start, ids, bounds, columns = raster
     unit = np.float32(1 / brightest)
@@ -358,7 +267,7 @@ def descend(
     for index in range(len(start) - 1):
         tile = _tile(index, columns, bounds)
         members = ids[start[index] : start[index + 1]]
-        _begin_tile(buffer, tile, bounds, planes, base)
+        begin_tile(buffer, tile, bounds, planes, base)
         _render_tile(records, peaks, members, tile, buffer, strips, planes)
         sums = _residual(buffer, tile, bounds, channels, target, unit, l1, l2)
         absolute += sums[0]
