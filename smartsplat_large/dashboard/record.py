@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.progress import Progress
+from smartsplat_large.progress import Costs, Progress
 from smartsplat_large.stages import Stage
 
 _CELLS = 128
@@ -59,10 +59,10 @@ class Record:
         shape = math.ceil(size.height / cell), math.ceil(size.width / cell)
         self._residuals = np.full(shape, np.nan, np.float32)
 
-    def start(self, stage: str, total: float, unit: str) -> None:
-        self._shown.start(stage, total, unit)
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
+        self._shown.start(stage, total, unit, costs)
         with self._lock:
-            self._stage, self._blocks = Stage(stage, total, unit, time.monotonic()), (0, 0)
+            self._stage, self._blocks = Stage(stage, total, unit, time.monotonic(), costs), (0, 0)
 
     def advance(self, amount: float = 1, **facts: Any) -> None:
         self._shown.advance(amount, **facts)

@@ -82,7 +82,7 @@ def fit_gaussians(
         checkpoint.commit_if_due()
         state, place = AdamState.start(initial, plan.size, config.optimizer), Place()
         best, account = Best(state.gaussians()), Account()
-    progress.start("fit", config.steps - place.taken, "steps")
+    progress.start("fit", config.steps - place.taken, "steps", plan.costs(place.taken))
     descent = _Descent(
         source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, budget_bytes, state, best, place, account
     )  # fmt: skip

@@ -27,14 +27,24 @@ def test_rate_and_time_left_follow_the_last_half_minute() -> None:
     assert stage.left_s == pytest.approx(750 / 4)
 
 
-def test_a_new_level_starts_the_rate_again() -> None:
-    stage = Stage("fit", 100, "steps", now=0)
+def test_time_left_reckons_with_what_steps_to_come_cost() -> None:
+    stage = Stage("fit", 100, "steps", now=0, costs=[(80, 0.25), (20, 1.0)])
     for second in range(1, 11):
-        stage.advance(4, {"level": 1}, now=second)
-    stage.advance(1, {"level": 0}, now=12)
-    assert stage.rate is None
-    stage.advance(1, {"level": 0}, now=14)
-    assert stage.rate == pytest.approx(0.5)
+        stage.advance(4, {}, now=second)
+    assert stage.rate == pytest.approx(4)
+    assert stage.left_s == pytest.approx(40 / 4 + 20 / 1)
+    assert stage.share == pytest.approx(10 / 40)
+    stage.advance(40, {}, now=20)
+    stage.advance(1, {}, now=21)
+    assert stage.rate == pytest.approx(1)
+    assert stage.left_s == pytest.approx(19)
+
+
+def test_units_that_no_costs_were_given_for_cost_one() -> None:
+    stage = Stage("fit", 10, "steps", now=0, costs=[(4, 2.0)])
+    stage.advance(4, {}, now=8)
+    assert stage.left_s == pytest.approx(6)
+    assert stage.share == pytest.approx(8 / 14)
 
 
 def test_nothing_done_says_nothing_of_the_time_left() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from smartsplat_large.dashboard import Record
 from smartsplat_large.lattice import BlockGrid, Size, Window
-from smartsplat_large.progress import Silent
+from smartsplat_large.progress import Costs, Silent
 
 SIZE = Size(1000, 500)
 
@@ -20,8 +20,8 @@ class Told(Silent):
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
 
-    def start(self, stage: str, total: float, unit: str) -> None:
-        self.calls.append(("start", stage, total, unit))
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
+        self.calls.append(("start", stage, total, unit, costs))
 
     def advance(self, amount: float = 1, **facts: object) -> None:
         self.calls.append(("advance", amount, facts))
@@ -37,10 +37,12 @@ def record() -> Record:
 def test_all_is_passed_on() -> None:
     told = Told()
     record = Record(told, SIZE, None)
-    record.start("fit", 10, "steps")
+    record.start("fit", 10, "steps", [(6, 0.25)])
     record.advance(2, psnr=30.0)
     record.note("so it goes")
-    assert told.calls == [("start", "fit", 10, "steps"), ("advance", 2, {"psnr": 30.0}), ("note", "so it goes")]
+    began = ("start", "fit", 10, "steps", [(6, 0.25)])
+    assert told.calls == [began, ("advance", 2, {"psnr": 30.0}), ("note", "so it goes")]
+    assert record.snapshot().share == pytest.approx(0.5 / 5.5)
 
 
 def test_quality_is_kept_by_level() -> None:
