@@ -1,177 +1,295 @@
-"""A decoder written from docs/format.md alone: numpy and constriction, nothing of the package."""
+"""A decoder written from docs/format.md alone: numpy and constriction, and of the package only the table of the format."""
 
 from __future__ import annotations
 
+import binascii
 import math
+import struct
+import zlib
 from collections import namedtuple
-from typing import Any
+from functools import partial
+from pathlib import Path
 
-import constriction
 import numpy as np
-from second_models import COLORS, FIRSTS, SIZES, SPLITS, UNSIGNED, Bytes, read_models, seal, split_model, token_model
+import constriction
 
-File = namedtuple(
-    "File", "symbols xy scale rotation color background"
-)  # symbols: cell, o, mean, aspect, turn, place, k
-
-
-class Payload:
-    def __init__(self, raw: bytes, models: dict[str, Any]) -> None:
-        words = np.frombuffer(raw + bytes(-len(raw) % 4), ">u4").astype(np.uint32)
-        self.coder, self.models = constriction.stream.queue.RangeDecoder(words), models
-
-    def draw(self, weights: np.ndarray, n: int) -> np.ndarray:
-        return self.coder.decode(constriction.stream.model.Categorical(weights, perfect=False), n).astype(np.int64)
-
-    def uniform(self, sizes: list[int]) -> list[int]:
-        model = constriction.stream.model.Uniform()
-        return [int(self.coder.decode(model, np.array([n], np.int32))[0]) if n > 1 else 0 for n in sizes]
-
-    def tokens(self, stream: str, contexts: np.ndarray, octaves: tuple[int, int] = (1, 25)) -> np.ndarray:
-        token = np.zeros(len(contexts), np.int64)
-        for context in sorted(set(contexts.tolist())):
-            at = np.flatnonzero(contexts == context)
-            first, weights = token_model(self.models, stream, context, octaves)
-            token[at] = first + (self.draw(weights, len(at)) if len(weights) > 1 else 0)
-        if stream not in UNSIGNED:
-            token -= 159
-        sizes = [SIZES[abs(t)] for t in token.tolist()]
-        low = self.uniform([min(n, 1 << 16) for n in sizes])
-        high = self.uniform([max(n >> 16, 1) for n in sizes])
-        magnitude = [FIRSTS[abs(t)] + a + (b << 16) for t, a, b in zip(token.tolist(), low, high, strict=True)]
-        return np.array([-m if t < 0 else m for t, m in zip(token.tolist(), magnitude, strict=True)], np.int64)
-
-    def split(self, totals: np.ndarray) -> np.ndarray:
-        found = np.zeros(len(totals), np.int64)
-        for total in sorted(set(totals.tolist())):
-            at = np.flatnonzero(totals == total)
-            found[at] = self.draw(split_model(total, SPLITS[self.models["split"]]), len(at))
-        return found
+File = namedtuple("File", "size bits background xy scale rotation color")
+# In the order of the format: whether values are signed, eighths of an octave that a kernel grows by a step, contexts a step.
+STREAMS = {
+    "count": (False, 0, 1),
+    "octave": (False, 0, 1),
+    "luma": (True, 8, 1),
+    "chroma1": (True, 4, 4),
+    "chroma2": (True, 4, 4),
+    "alpha": (True, 8, 1),
+    "mean": (True, 8, 1),
+    "aspect": (False, 8, 1),
+    "turn": (False, 0, 1),
+}
+SPLITS = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
+ROOTS = np.array([2.0 ** (i / 8) for i in range(8)])
+TABLE = Path(__file__).parents[2] / "smartsplat_large" / "codec" / "standard.bin"
+FIRST = np.array([*range(16), *((4 + part) << (n - 3) for n in range(5, 41) for part in range(4))])
+SIZE = np.array([1] * 16 + [1 << (n - 3) for n in range(5, 41) for _ in range(4)])
 
 
-def rough_exp(x: np.ndarray) -> np.ndarray:
-    y = x * 1.4426950408889634
-    floor = np.floor(y)
-    return np.ldexp(1.0 + (y - floor), floor.astype(np.int32))
+class Bytes:
+    def __init__(self, raw):
+        self.raw, self.at = raw, 0
+
+    def take(self, n):
+        self.at += n
+        assert self.at <= len(self.raw)
+        return self.raw[self.at - n : self.at]
+
+    def byte(self):
+        return self.take(1)[0]
+
+    def varint(self):
+        byte = self.byte()
+        return byte if byte < 128 else byte - 128 + 128 * self.varint()
+
+    def signed(self):
+        value = self.varint()
+        return -(value + 1) // 2 if value % 2 else value // 2
+
+    def sealed(self, n):
+        data = self.take(n)
+        assert not n or self.take(len(seal(data))) == seal(data)
+        return data
 
 
-def cells_of(payload: Payload, frame: tuple[int, ...], layer: int) -> np.ndarray:
-    x0, y0, columns, rows, depth = frame
-    totals = payload.tokens("count", np.full(columns * rows, layer))
-    boxes = [(i // columns, i % columns) for i in np.flatnonzero(totals)]
-    totals = totals[totals > 0]
-    for level in range(2 * depth):
-        first = payload.split(totals)
-        down, right = 1 - level % 2, level % 2
-        halves = [((r << down) + i * down, (c << right) + i * right) for r, c in boxes for i in (0, 1)]
-        both = np.stack([first, totals - first], axis=1).ravel()
-        boxes, totals = [half for half, n in zip(halves, both, strict=True) if n], both[both > 0]
-    rows_ = [(x0 + c, y0 + r) for (r, c), n in zip(boxes, totals.tolist(), strict=True) for _ in range(n)]
-    return np.array(rows_, np.int64).reshape(-1, 2)
+def seal(data):
+    return (
+        struct.pack("<H", binascii.crc_hqx(data, 0xFFFF)) if len(data) < 1024 else struct.pack("<I", zlib.crc32(data))
+    )
 
 
-def turns_of(payload: Payload, turns: np.ndarray) -> np.ndarray:
-    many = turns[turns > 1]
-    s = payload.tokens("turn", np.minimum(many // 2, 9))
-    first, end = -((1 - 2 * s) * many // 32), -((-1 - 2 * s) * many // 32)
-    found = np.zeros(len(turns), np.int64)
-    within = payload.uniform(np.where(many <= 16, 1, end - first).tolist())
-    found[turns > 1] = np.where(many <= 16, s, first + within) % many
+def power8(n):
+    return np.ldexp(ROOTS[n % 8], n // 8)
+
+
+def standard_tables():
+    raw, found = Bytes(zlib.decompress(TABLE.read_bytes())), {}
+    for stream in STREAMS:
+        if stream != "alpha":
+            contexts, first, tokens = struct.unpack(">BHB", raw.take(4))
+            levels = np.frombuffer(raw.take(4 * contexts * tokens), np.int8).astype(int).reshape(4, contexts, tokens)
+            found[stream] = first, levels[0] & 255, levels[1:]
     return found
 
 
-def block(
-    raw: bytes,
-    models: dict[str, Any],
-    frame: tuple[int, ...],
-    leaf: int,
-    channels: int,
-    layer: int,
-    octaves: tuple[int, int],
-) -> tuple[np.ndarray, ...]:
-    payload = Payload(raw, models)
-    cell = cells_of(payload, frame, layer)
-    o = 1 + payload.tokens("octave", np.zeros(len(cell), np.int64), octaves)
-    context = np.minimum(o, 15)
-    mean = payload.tokens("mean", context) + (leaf * 473 * 2**o >> 10)
-    aspect = payload.tokens("aspect", context)
-    log_mean = np.clip(np.ldexp(mean * 1.5, -o), -40, 40)
-    log_aspect = np.minimum(np.ldexp(aspect * 3.0, -o), 40)
-    r = rough_exp(log_aspect)
-    w = np.ldexp(r - 1.0 / r, o)
-    turns = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) * 0.5 + 0.5).astype(np.int64))
-    turn = turns_of(payload, turns)
-    long, short = rough_exp(-2.0 * log_mean - log_aspect), rough_exp(log_aspect - 2.0 * log_mean)
-    f = turn / turns
-    a = 4.0 * f * (1.0 - f)
-    inverse = np.stack([a * long + (1.0 - a) * short, (1.0 - a) * long + a * short], axis=1)
-    density = np.ldexp(np.sqrt(inverse) * 0.5, (leaf + o)[:, None])
-    levels = 1 + np.minimum(density, (1 << 22) - 1).astype(np.int64)
-    place = np.array(payload.uniform(levels.ravel().tolist()), np.int64).reshape(-1, 2)
-    color = np.zeros((len(cell), channels), np.int64)
-    for i, stream in enumerate(COLORS[channels]):
-        by, sign = context, 1
-        if i in (1, 2) and channels > 2:
-            sign = np.where(color[:, 0] < 0, -1, 1)
-            by = 4 * context + np.minimum(4 * abs(color[:, 0]) >> context, 3)
-            if i == 2:
-                bits = np.array([min(abs(k).bit_length(), 15) for k in color[:, 1].tolist()], np.int64)
-                by = 4 * bits + np.clip(context - bits, 0, 3)
-        color[:, i] = sign * payload.tokens(stream, by)
-    xy = np.ldexp(cell + (place + 0.5) / levels, leaf)
-    rotation = np.where(turns > 1, f - 0.5, 0.0) * np.pi
-    logs = np.stack([log_mean + 0.5 * log_aspect, log_mean - 0.5 * log_aspect], axis=1)
-    symbols = np.column_stack([cell, o, mean, aspect, turn, place, color])
-    return symbols, xy, logs, rotation, color, log_mean
+STANDARD = standard_tables()
 
 
-def read(raw: bytes) -> File:
-    at = Bytes(raw)
-    assert at.take(5) == b"SSPL\x03"
-    length, start = at.varint(), at.at
-    at = Bytes(raw)
-    head = Bytes(at.sealed(start + length)[start:])
-    flags, width, height, _, step_index = head.byte(), head.varint(), head.varint(), head.varint(), head.signed()
+def standard_weights(stream, coordinates, context):
+    signed, _, steps = STREAMS[stream]
+    first, b, d = STANDARD[stream]
+    while context >= len(b):
+        context -= steps
+    e = np.full(319 if signed else 160, -128)
+    e[first : first + b.shape[1]] = np.maximum(coordinates @ d[:, context] - 2 * b[context], -128)
+    return power8(e)
+
+
+def kernel_weights(stream, raw, context):
+    signed, growth, steps = STREAMS[stream]
+    c, shape = struct.unpack("bB", raw)
+    grown = power8(growth * (context // steps))
+    centre = np.sign(c) * power8(abs(c) - 41) * grown
+    width = max(power8(4 * (shape >> 2) - 32) * grown, 0.25)
+    token = np.arange(-159 if signed else 0, 160)
+    z = SIZE[abs(token)]
+    x = np.sign(token) * (FIRST[abs(token)] + (z - 1) / 2)
+    bell = 1 / (1 + (((abs(x) if stream == "luma" else x) - centre) / width) ** 2)
+    for _ in range(shape & 3):
+        bell = bell * bell
+    return z * bell
+
+
+def split_weights(s, n):
+    k = np.arange(n // 2, 0, -1.0)
+    lower = np.cumprod([1.0, *(k * (n - k + s) / ((n - k + 1) * (k - 1 + s)))])
+    return 0, np.concatenate([lower[::-1], lower[1 - n % 2 :]])
+
+
+class Models:
+    def __init__(self, raw, channels, least):
+        digits = Bytes(raw.hex())  # each is half a byte
+        self.split, self.families, self.histograms = SPLITS[int(digits.take(1), 16)], {}, {}
+        absent = {"chroma1": channels < 3, "chroma2": channels < 3, "alpha": channels % 2}
+        for stream in [stream for stream in STREAMS if not absent.get(stream)]:
+            first = digits.take(1)
+            if first == "8":
+                self.families[stream] = partial(kernel_weights, stream, bytes.fromhex(digits.take(4)))
+            else:
+                coordinates = [(int(digit, 16) + 8) % 16 - 8 for digit in first + digits.take(2)]
+                self.families[stream] = partial(standard_weights, stream, coordinates)
+        rest = raw[(digits.at + 1) // 2 :]
+        found = Bytes(zlib.decompress(rest, -15) if rest else b"")
+        while found.at < len(found.raw):
+            stream, context, first, count = struct.unpack(">BBHH", found.take(6))
+            levels = np.frombuffer(found.take(count), np.uint8).astype(int)
+            self.histograms[list(STREAMS)[stream], context] = first, np.where(levels, power8(2 * levels), 0)
+        starts = np.searchsorted(FIRST, [n - 1 for n in least], "right") - 1
+        ends = np.searchsorted(FIRST, [n - 2 for n in [25, *least[:-1]]], "right")
+        self.octaves = dict(enumerate(zip(starts, ends, strict=True)))
+
+    def weights(self, stream, context):
+        if (stream, context) in self.histograms:
+            return self.histograms[stream, context]
+        ranges = {"octave": self.octaves.get(context), "turn": (0, min(2 * context, 16))}
+        first, end = ranges.get(stream, (0, 319))
+        return first, self.families[stream](context)[first:end]
+
+
+class Payload:
+    def __init__(self, raw, models):
+        words = np.frombuffer(raw + bytes(-len(raw) % 4), ">u4").astype(np.uint32)
+        self.coder, self.models = constriction.stream.queue.RangeDecoder(words), models
+
+    def grouped(self, keys, weights):
+        """A symbol for each key, those of one key together; ``weights(key)``: the first symbol, the weights from there on."""
+        found = np.zeros(len(keys), np.int64)
+        for key in np.unique(keys).tolist():
+            at = np.flatnonzero(keys == key)
+            found[at], chances = weights(key)
+            if len(chances) > 1:
+                found[at] += self.coder.decode(constriction.stream.model.Categorical(chances, perfect=False), len(at))
+        return found
+
+    def uniform(self, sizes):
+        found = np.zeros(sizes.shape, np.int64)
+        found[sizes > 1] = self.coder.decode(constriction.stream.model.Uniform(), sizes[sizes > 1].astype(np.int32))
+        return found
+
+    def tokens(self, stream, contexts):
+        token = self.grouped(contexts, partial(self.models.weights, stream)) - (159 if STREAMS[stream][0] else 0)
+        size = SIZE[abs(token)]
+        low = self.uniform(np.minimum(size, 1 << 16))
+        return np.sign(token) * (FIRST[abs(token)] + low + (self.uniform(size >> 16) << 16))
+
+    def cells(self, frame, layer):
+        x, y, columns, rows, depth = frame
+        number = np.arange(columns * rows)
+        n = self.tokens("count", np.full(columns * rows, layer))
+        cell = np.stack([number % columns, number // columns], axis=1)
+        for level in range(2 * depth):
+            cell, n = cell[n > 0], n[n > 0]
+            first = self.grouped(n, partial(split_weights, self.models.split))
+            cell, n = np.repeat(cell, 2, axis=0), np.stack([first, n - first], axis=1).ravel()
+            axis = 1 - level % 2
+            cell[:, axis] *= 2
+            cell[1::2, axis] += 1
+        return np.repeat(cell, n, axis=0) + np.array([x, y])
+
+    def turns(self, many):
+        sectors = np.minimum(many, 16)
+        sector = self.tokens("turn", np.minimum(many // 2, 9))
+        first, end = (-((1 - 2 * i) * many // (2 * sectors)) for i in (sector, sector + 1))
+        return (first + self.uniform(end - first)) % many
+
+    def colors(self, c, channels):
+        luma = self.tokens("luma", c)
+        found = [luma]
+        if channels > 2:
+            chroma1 = self.tokens("chroma1", 4 * c + np.minimum(4 * abs(luma) >> c, 3))
+            n = np.minimum(np.frexp(abs(chroma1))[1], 15)
+            chroma2 = self.tokens("chroma2", 4 * n + np.clip(c - n, 0, 3))
+            sign = np.where(luma < 0, -1, 1)
+            found += [sign * chroma1, sign * chroma2]
+        return np.stack([*found, self.tokens("alpha", c)] if channels % 2 == 0 else found, axis=1)
+
+
+def rough_exp(x):
+    y = x * 1.4426950408889634
+    return np.ldexp(1 + (y - np.floor(y)), np.floor(y).astype(int))
+
+
+def block(payload, frame, layer, leaf, channels, step):
+    """The columns of the Gaussians of a block in a layer: xy, scale, rotation, color."""
+    cell = payload.cells(frame, layer)
+    o = 1 + payload.tokens("octave", np.full(len(cell), layer))
+    c = np.minimum(o, 15)
+    mean = payload.tokens("mean", c) + (leaf * 473 * 2**o >> 10)
+    mean = np.clip(np.ldexp(1.5 * mean, -o), -40, 40)
+    aspect = np.minimum(np.ldexp(3.0 * payload.tokens("aspect", c), -o), 40)
+    r = rough_exp(aspect)
+    w = np.ldexp(r - 1 / r, o)
+    turns = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) / 2 + 0.5)).astype(int)
+    f = payload.turns(turns) / turns
+    a = 4 * f * (1 - f)
+    long, short = rough_exp(-2 * mean - aspect), rough_exp(aspect - 2 * mean)
+    inverse = np.stack([a * long + (1 - a) * short, (1 - a) * long + a * short], axis=1)
+    levels = 1 + np.minimum(np.ldexp(np.sqrt(inverse) / 2, (leaf + o)[:, None]), (1 << 22) - 1).astype(int)
+    xy = np.ldexp(cell + (payload.uniform(levels) + 0.5) / levels, leaf)
+    transform = np.eye(channels)
+    if channels > 2:
+        rows = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]])
+        transform[:3, :3] = rows * np.sqrt([[1 / 3], [1 / 2], [1 / 6]])
+    color = (payload.colors(c, channels) * (step * np.exp(-mean))[:, None]) @ transform
+    scale = np.exp(np.stack([mean + aspect / 2, mean - aspect / 2], axis=1))
+    rotation = np.where(turns > 1, f - 0.5, 0) * np.pi
+    return xy, *(column.astype(np.float32) for column in (scale, rotation, color))
+
+
+def frame_of(x, y, width, height, leaf, depth):
+    """The coarse cells that cover a rectangle of pixels, from its corner on."""
+    corner = [math.floor(math.ldexp(at, -leaf)) for at in (x, y)]
+    return *corner, *(math.ceil(math.ldexp(side, -leaf - depth)) for side in (width, height)), depth
+
+
+def read(raw):
+    file = Bytes(raw)
+    assert file.take(5) == b"SSPL\x03"
+    end, start = file.varint() + file.at, file.at
+    file.at = 0
+    head = Bytes(file.sealed(end)[start:])
+    flags, width, height, _, step = head.byte(), head.varint(), head.varint(), head.varint(), head.signed()
     channels, layers = (flags & 3) + 1, (flags >> 6) + 1
     leaf, depth = head.byte() - 6, head.byte()
-    side = math.ldexp(1.0, leaf + depth)
-    wide = (0, 0, math.ceil(width / side), math.ceil(height / side), depth)
+    frames = [frame_of(0, 0, width, height, leaf, depth)]
     if flags & 16:
-        wide = (head.signed(), head.signed(), head.varint(), head.varint(), depth)
+        frames = [(head.signed(), head.signed(), head.varint(), head.varint(), depth)]
     least = [*head.take(layers - 1), 1]
-    octaves = list(zip(least, [25, *least], strict=False))
     wide_lengths = [head.varint() for _ in range(layers)]
     b, index_length = (head.byte(), head.varint()) if flags & 8 else (0, 0)
     sections = head.byte() if flags & 32 else 0
     head.take(8 if sections & 1 else 0)
-    extras = [head.varint() if sections & bit else 0 for bit in (2, 4)]
+    extras = [head.varint() for bit in (2, 4) if sections & bit]
     deep = 2 if flags & 4 else 1
-    levels = [int.from_bytes(head.take(deep), "little") for _ in range(sections // 8 * channels)]
-    models = read_models(head, channels)
-    index, _ = Bytes(at.sealed(index_length)), [at.sealed(n) for n in extras]
-    columns, rows = (-(-width >> b), -(-height >> b)) if b else (0, 0)
-    lengths = [index.varint() for _ in range(layers * columns * rows)]
-    seals = [index.take(2 if n < 1024 else 4) if n else b"" for n in lengths]
+    background = [int.from_bytes(head.take(deep), "little") for _ in range(channels if sections & 8 else 0)]
+    models = Models(head.take(len(head.raw) - head.at), channels, least)
+    index = Bytes(file.sealed(index_length))
+    for length in extras:
+        file.sealed(length)
+    if flags & 8:
+        corners = [(x, y) for y in range(0, height, 1 << b) for x in range(0, width, 1 << b)]
+        frames += [frame_of(x, y, min(1 << b, width - x), min(1 << b, height - y), leaf, 3) for x, y in corners]
+    lengths = [index.varint() for _ in range(layers * (len(frames) - 1))]
     parts = []
     for layer in range(layers):
-        todo = [(at.sealed(wide_lengths[layer]), wide)]
-        for i in range(columns * rows):
-            n = layer * columns * rows + i
-            data = at.take(lengths[n])
-            assert not data or seal(data) == seals[n]
-            x, y = i % columns << b, i // columns << b
-            cells = [
-                math.ceil(min(1 << b, whole - from_) / math.ldexp(8.0, leaf))
-                for whole, from_ in ((width, x), (height, y))
-            ]
-            todo.append((data, (math.floor(math.ldexp(x, -leaf)), math.floor(math.ldexp(y, -leaf)), *cells, 3)))
-        parts += [block(data, models, frame, leaf, channels, layer, octaves[layer]) for data, frame in todo if data]
-    symbols, xy, logs, rotation, color, log_mean = (np.concatenate(column) for column in zip(*parts, strict=True))
-    transform = np.eye(channels)
-    if channels > 2:
-        a, h, s = math.sqrt(1 / 3), math.sqrt(1 / 2), math.sqrt(1 / 6)
-        transform[:3, :3] = [[a, a, a], [h, 0, -h], [s, -2 * s, s]]
-    step = math.ldexp(2.0 ** (step_index % 64 / 64), step_index // 64)
-    linear = (color * (step * np.exp(-log_mean))[:, None]) @ transform
-    floats = (column.astype(np.float32) for column in (np.exp(logs), rotation, linear))
-    return File(symbols, xy, *floats, tuple(level / (256**deep - 1) for level in levels))
+        for number, frame in enumerate(frames):
+            data = file.take(lengths.pop(0)) if number else file.sealed(wide_lengths[layer])
+            assert not number or not data or index.take(len(seal(data))) == seal(data)
+            if data:
+                parts.append(block(Payload(data, models), frame, layer, leaf, channels, 2.0 ** (step / 64)))
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return File((width, height), 8 * deep, tuple(level / (256**deep - 1) for level in background), *columns)
+
+
+def pixels(file):
+    """The picture of whole levels, (height, width, channels)."""
+    channels = file.color.shape[1]
+    picture = np.zeros((*file.size[::-1], channels)) + (file.background or 0)
+    c, s = np.cos(file.rotation), np.sin(file.rotation)
+    long, short = file.scale.astype(float).T
+    reach = np.sqrt(2 * np.log(255)) * np.stack([np.hypot(c * long, s * short), np.hypot(s * long, c * short)], axis=1)
+    low, high = (np.clip(np.rint(at), 0, file.size).astype(int) for at in (file.xy - reach, file.xy + reach))
+    for i, (x, y) in enumerate(file.xy):
+        dx = np.arange(low[i, 0], high[i, 0]) + 0.5 - x
+        dy = np.arange(low[i, 1], high[i, 1])[:, None] + 0.5 - y
+        e = (((c[i] * dx + s[i] * dy) / long[i]) ** 2 + ((c[i] * dy - s[i] * dx) / short[i]) ** 2) / 2
+        kernel = np.maximum((np.exp(-e) - 1 / 255) / (1 - 1 / 255), 0)
+        picture[low[i, 1] : high[i, 1], low[i, 0] : high[i, 0]] += kernel[:, :, None] * file.color[i]
+    return np.floor(np.clip(picture, 0, 1) * (2**file.bits - 1) + 0.5)
