@@ -1,4 +1,7 @@
-"""A second decoder, from docs/format.md alone: numpy, constriction, and the table that is part of the format."""
+"""A second decoder, from docs/format.md alone: numpy, constriction, and the table that is part of the format.
+
+Names are those of that page.
+"""
 
 import binascii
 import io
@@ -9,9 +12,9 @@ import constriction
 import numpy as np
 
 STREAMS = ["count", "octave", "luma", "chroma1", "chroma2", "alpha", "mean", "aspect", "turn"]
-STEPS = {"chroma1": 4, "chroma2": 4}  # contexts an octave; of others 1
+STEPS = {"chroma1": 4, "chroma2": 4}  # contexts a step; of others 1
 GROWTH = {"luma": 8, "chroma1": 4, "chroma2": 4, "alpha": 8, "mean": 8, "aspect": 8}  # in eighths; of others 0
-SHAPES = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
+SPLITS = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
 SIZE = np.array(
     [1] * 16 + [1 << (bits - 3) for bits in range(5, 41) for _ in range(4)]
 )  # magnitudes that share a token
@@ -49,10 +52,12 @@ def seal(data):
 
 
 def power8(n):
+    """``2^(n / 8)``."""
     return np.ldexp(ROOTS[n % 8], n // 8)
 
 
 def rough_exp(x):
+    """``E(x)``."""
     y = 1.4426950408889634 * x
     return np.ldexp(1 + (y - np.floor(y)), np.floor(y).astype(int))
 
@@ -103,7 +108,7 @@ class Picture:
     def read_models(self, raw):
         self.families, self.histograms, self.tables = {}, {}, {}
         digits = io.StringIO(raw.hex())  # each is half a byte
-        self.shape = SHAPES[int(digits.read(1), 16)]
+        self.s = SPLITS[int(digits.read(1), 16)]
         absent = {"chroma1": self.channels < 3, "chroma2": self.channels < 3, "alpha": self.channels % 2}
         for stream in [stream for stream in STREAMS if not absent.get(stream)]:
             first = digits.read(1)
@@ -121,7 +126,7 @@ class Picture:
             self.tables[stream] = first, levels.reshape(4, contexts, tokens)
 
     def weights(self, stream, context):
-        """The first token that has a chance, and the weights from there on."""
+        """The first possible token, and the weights from there on."""
         if (stream, context) in self.histograms:
             return self.histograms[stream, context]
         first, end = 0, min(2 * context, 16) if stream == "turn" else 319
@@ -154,7 +159,7 @@ class Picture:
         return z * bell
 
     def split_weights(self, n):
-        s, k = self.shape, np.arange(n // 2, 0, -1.0)
+        s, k = self.s, np.arange(n // 2, 0, -1.0)
         lower = np.cumprod([1.0, *(k * (n - k + s) / ((n - k + 1) * (k - 1 + s)))])
         return 0, np.concatenate([lower[::-1], lower[1 - n % 2 :]])
 
@@ -163,9 +168,9 @@ class Picture:
         found = np.zeros(len(keys), int)
         for key in np.unique(keys).tolist():
             at = np.flatnonzero(keys == key)
-            found[at], chances = weights(key)
-            if len(chances) > 1:
-                found[at] += self.coder.decode(constriction.stream.model.Categorical(chances, perfect=False), len(at))
+            found[at], each = weights(key)
+            if len(each) > 1:
+                found[at] += self.coder.decode(constriction.stream.model.Categorical(each, perfect=False), len(at))
         return found
 
     def uniform(self, sizes):
@@ -190,11 +195,10 @@ class Picture:
             n = np.stack([first, n - first], axis=1).ravel()
         return corner + np.repeat(cell, n, axis=0)[:, ::-1]
 
-    def turns(self, many):
-        sectors = np.minimum(many, 16)
-        sector = self.tokens("turn", np.minimum(many // 2, 9))
-        first, end = (-((1 - 2 * i) * many // (2 * sectors)) for i in (sector, sector + 1))
-        return (first + self.uniform(end - first)) % many
+    def turns(self, L):
+        sector, sectors = self.tokens("turn", np.minimum(L // 2, 9)), np.minimum(L, 16)
+        first, end = (-((1 - 2 * i) * L // (2 * sectors)) for i in (sector, sector + 1))
+        return (first + self.uniform(end - first)) % L
 
     def colors(self, c):
         found = [self.tokens("luma", c)]
@@ -214,22 +218,21 @@ class Picture:
         cell = self.cells(*frame, layer)
         o = 1 + self.tokens("octave", np.full(len(cell), layer))
         c = np.minimum(o, 15)
-        mean = self.tokens("mean", c) + (self.leaf * 473 * 2**o >> 10)
-        mean = np.clip(np.ldexp(1.5 * mean, -o), -40, 40)
-        aspect = np.minimum(np.ldexp(3.0 * self.tokens("aspect", c), -o), 40)
-        r = rough_exp(aspect)
+        m = self.tokens("mean", c) + (473 * self.leaf * 2**o >> 10)
+        u = np.clip(np.ldexp(1.5 * m, -o), -40, 40)
+        v = np.minimum(np.ldexp(3.0 * self.tokens("aspect", c), -o), 40)
+        r = rough_exp(v)
         w = np.ldexp(r - 1 / r, o)
-        turns = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) / 2 + 0.5)).astype(int)
-        f = self.turns(turns) / turns
-        a = 4 * f * (1 - f)
-        long, short = rough_exp(-2 * mean - aspect), rough_exp(aspect - 2 * mean)
-        density = np.sqrt(np.stack([a * long + (1 - a) * short, a * short + (1 - a) * long], axis=1)) / 2
-        levels = 1 + np.minimum(np.ldexp(density, (self.leaf + o)[:, None]), (1 << 22) - 1).astype(int)
-        xy = np.ldexp(cell + (self.uniform(levels) + 0.5) / levels, self.leaf)
+        L = np.where(w < 1, 1, 2 * np.floor(np.minimum(w, 1 << 18) / 2 + 0.5)).astype(int)
+        f = self.turns(L) / L
+        A, B, a = rough_exp(-2 * u - v), rough_exp(v - 2 * u), 4 * f * (1 - f)
+        density = np.sqrt(np.stack([a * A + (1 - a) * B, a * B + (1 - a) * A], axis=1)) / 2
+        PQ = 1 + np.minimum(np.ldexp(density, (self.leaf + o)[:, None]), (1 << 22) - 1).astype(int)
+        xy = np.ldexp(cell + (self.uniform(PQ) + 0.5) / PQ, self.leaf)
         transform = (RGBA if self.channels > 2 else np.eye(2))[: self.channels, : self.channels]
-        color = (self.colors(c) * (self.step * np.exp(-mean))[:, None]) @ transform
-        scale = np.exp(np.stack([mean + aspect / 2, mean - aspect / 2], axis=1))
-        return xy, scale, np.where(turns > 1, f - 0.5, 0) * np.pi, color
+        color = (self.colors(c) * (self.step * np.exp(-u))[:, None]) @ transform
+        scale = np.exp(np.stack([u + v / 2, u - v / 2], axis=1))
+        return xy, scale, np.where(L > 1, f - 0.5, 0) * np.pi, color
 
     def pixels(self):
         """(height, width, channels), whole levels."""

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import smartsplat_large as ss
 from smartsplat_large.codec import SplatFile, encode
 from smartsplat_large.errors import SplatFileError
 from smartsplat_large.lattice import Size
@@ -32,6 +33,9 @@ def assert_same(path: Path) -> None:
         assert found.background == file.header.background
     for name in ("xy", "scale", "rotation", "color"):
         np.testing.assert_array_equal(getattr(found, name), getattr(ours, name))
+    with ss.open(path) as picture:
+        pixels = picture.read((0, 0, *found.size.tolist()))
+    np.testing.assert_allclose(found.pixels().reshape(pixels.shape), pixels, rtol=0, atol=1)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
