@@ -15,9 +15,8 @@ STREAMS = ["count", "octave", "luma", "chroma1", "chroma2", "alpha", "mean", "as
 STEPS = {"chroma1": 4, "chroma2": 4}  # contexts a step; of others 1
 GROWTH = {"luma": 8, "chroma1": 4, "chroma2": 4, "alpha": 8, "mean": 8, "aspect": 8}  # in eighths; of others 0
 SPLITS = [0.5, 1, 2, 4, 8, 16, 64, 1e6]
-SIZE = np.array(
-    [1] * 16 + [1 << (bits - 3) for bits in range(5, 41) for _ in range(4)]
-)  # magnitudes that share a token
+# How many magnitudes share each token, and the first of them.
+SIZE = np.array([1] * 16 + [1 << (bits - 3) for bits in range(5, 41) for _ in range(4)])
 FIRST = np.cumsum(SIZE) - SIZE
 TOKENS = {name: np.arange(0 if name in ("count", "octave", "aspect", "turn") else -159, 160) for name in STREAMS}
 ROOTS = np.array([2.0 ** (i / 8) for i in range(8)])
