@@ -23,7 +23,7 @@ from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.source.array import ArraySource
-from smartsplat_large.streaming.blocked import VisitTask, survey, visit_group
+from smartsplat_large.streaming.blocked import VisitTask, group_of, survey, visit_group
 from smartsplat_large.streaming.schedule import Round
 from smartsplat_large.streaming.sweep import prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.targets import Targets
@@ -129,7 +129,8 @@ def test_visits_tell_of_their_windows() -> None:
         state = AdamState.start(dots(128), size, OptimizerConfig())
         task = VisitTask(Course(CpuRenderer(), LossConfig(ssim=0), 1.0, (1.0,), size), Targets(noise(), 0))
         territory = survey(state, task.course, 32, Round(0, 1, shifted=False), workers)
-        group, outcomes = visit_group(territory, 0, task, workers)
+        group = group_of(territory, 0, task.course)
+        outcomes = list(visit_group(group, task, workers))
     now = record.snapshot()
     assert (now.blocks_done, now.blocks) == (2, 2)
     # The map of so small an image has a cell for every pixel.
