@@ -89,4 +89,6 @@ def clock(seconds: float) -> str:
 def _fact(name: str, value: object) -> str:
     if name == "psnr" and isinstance(value, float):
         return f"PSNR {value:.2f} dB"
+    if name == "bytes":
+        return f"{value} bytes"
     return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

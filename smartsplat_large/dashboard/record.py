@@ -149,8 +149,9 @@ class Record:
             stage = self._stage or Stage("start", 1, "stage", self._now())
             running_s = time.monotonic() - self._began if self._ended_after_s is None else self._ended_after_s
             return Snapshot(
-                name=self._name, size=self._size, running=clock(running_s), ended=self._ended_after_s is not None, verified=self._verified,
-                stage=stage.name, share=stage.share, left="" if self._compiles else stage.left(),
+                name=self._name, size=self._size, running=clock(running_s), ended=self._ended_after_s is not None,
+                verified=self._verified, stage=stage.name, share=stage.share,
+                left="" if self._compiles else stage.left(),
                 described="compiling kernels (first run only)" if self._compiles else stage.described(),
                 blocks_done=self._blocks[0], blocks=self._blocks[1],
                 psnr={level: list(points) for level, points in self._psnr.items()}, steps=self._steps,
