@@ -75,14 +75,14 @@ class Stage:
 
     def finished(self, now: float, compiling_s: float = 0.0) -> str:
         """What it came to, for people."""
-        compiling = [f"and {_clock(compiling_s)} compiling kernels"] if compiling_s >= 0.5 else []
+        compiling = [f"and {clock(compiling_s)} compiling kernels"] if compiling_s >= 0.5 else []
         return ", ".join(
-            [f"{_amount(self.done)} {self.unit} in {_clock(now - self._began)}", *compiling, *self._facts()]
+            [f"{_amount(self.done)} {self.unit} in {clock(now - self._began)}", *compiling, *self._facts()]
         )
 
     def left(self) -> str:
         """Time to go, for people; empty while unknown."""
-        return "" if self.left_s is None else f"{_clock(self.left_s)} left"
+        return "" if self.left_s is None else f"{clock(self.left_s)} left"
 
     @property
     def share(self) -> float:
@@ -100,7 +100,8 @@ def _amount(value: float) -> str:
     return f"{value:.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration, for people: ``9.9 s``, ``2:31``, ``1:02:31``."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -111,4 +112,6 @@ def _clock(seconds: float) -> str:
 def _fact(name: str, value: object) -> str:
     if name == "psnr" and isinstance(value, float):
         return f"PSNR {value:.2f} dB"
+    if name == "bytes":
+        return f"{value} bytes"
     return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"

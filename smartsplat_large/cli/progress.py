@@ -65,7 +65,7 @@ class _Stages(ABC):
     def watching(self) -> Iterator[None]:
         """Say so when kernels are compiled."""
         # Imported late, for it loads numba.
-        from smartsplat_large.cli.compiling import watched
+        from smartsplat_large.compiling import watched
 
         with watched(self._compiles) as compiling:
             self._compiling_s = compiling.seconds

@@ -12,8 +12,8 @@ from numba import njit
 
 from smartsplat_large import stages
 from smartsplat_large.cli import progress
-from smartsplat_large.cli.compiling import Compiling
 from smartsplat_large.cli.progress import BarProgress, LineProgress, shown
+from smartsplat_large.compiling import Compiling
 from smartsplat_large.progress import Silent
 from smartsplat_large.stages import Stage
 
@@ -193,4 +193,4 @@ def test_amounts_are_short(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.96, "0:10"), (75, "1:15"), (3725, "1:02:05")])
 def test_clock(seconds: float, text: str) -> None:
-    assert stages._clock(seconds) == text
+    assert stages.clock(seconds) == text
