@@ -150,6 +150,9 @@ class FitConfig:
     none."""
     relocate_every: int = 20
     """Steps between two relocations."""
+    relocate_settle: int = 0
+    """Steps after a relocation over which all rates grow from a fifth to what they were: newcomers change every gradient around
+    them, and what Adam remembers of these is too small for a while."""
     relocate_until: float = 0.75
     """Share of the steps after which none is moved any more: the last ones need time to settle."""
     adaptive_count: bool = False
@@ -187,6 +190,7 @@ class FitConfig:
         _require(0 <= self.relocate_share <= 0.5, "relocate_share", self.relocate_share, "0 to 0.5")
         _require(0 <= self.finish_passes <= 100, "finish_passes", self.finish_passes, "0 to 100")
         _require(self.relocate_every >= 1, "relocate_every", self.relocate_every, "1 or more")
+        _require(self.relocate_settle >= 0, "relocate_settle", self.relocate_settle, "0 or more")
         _require(0 <= self.relocate_until <= 1, "relocate_until", self.relocate_until, "0 to 1")
 
     def replace(self, **changes: Any) -> FitConfig:
@@ -218,8 +222,8 @@ _OWN_LONG = dataclasses.replace(
     _OWN, lr_xy=0.2, lr_scale=0.12, lr_rotation=0.12, lr_color=0.03, decay_share=1.0, decay="cosine"
 )
 _MOVING = FitConfig(
-    preset="balanced", steps=600, coarse_share=0.5, relocate_share=0.2, adaptive_count=True, background="auto",
-    solve_iterations=8,
+    preset="balanced", steps=600, coarse_share=0.5, relocate_share=0.2, relocate_settle=8, adaptive_count=True,
+    background="auto", solve_iterations=8,
     loss=LossConfig(l1=0.0, l2=1.0, ssim=0.01, ssim_from=0.75, ssim_stride=2, rate=0.4), optimizer=_OWN,
 )  # fmt: skip
 
@@ -233,6 +237,7 @@ PRESETS: Mapping[str, FitConfig] = {
         coarse_share=0.7,
         relocate_share=0.4,
         relocate_every=15,
+        relocate_settle=0,
         loss=dataclasses.replace(_MOVING.loss, ssim_from=0.85),
         optimizer=_OWN_SHORT,
     ),
@@ -243,6 +248,7 @@ PRESETS: Mapping[str, FitConfig] = {
         coarse_share=0.3,
         relocate_share=0.08,
         relocate_every=40,
+        relocate_settle=16,
         optimizer=_OWN_LONG,
     ),
 }

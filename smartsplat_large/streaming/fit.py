@@ -228,7 +228,7 @@ class _Descent:
 
     def _course(self, round_: Round, level: int) -> Course:
         taken = range(round_.begin, round_.begin + round_.steps)
-        rates = tuple(self.best.rate * rate_at(t / self.config.steps, self.config.optimizer) for t in taken)
+        rates = tuple(self.best.rate * rate_at(t, self.place.relocated, self.config) for t in taken)
         assert self.account.sums is not None
         price = self._price(self.account.sums)
         return Course(self.renderer, self.loss, 2.0**level, rates, self.plan.size.at_level(level), price)
@@ -245,7 +245,7 @@ class _Descent:
         with uninterrupted():
             lost = self._keep_or_return(sweep.gaussians, sums)
             if lost is None:
-                rate = self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer)
+                rate = self.best.rate * rate_at(self.place.taken, self.place.relocated, self.config)
                 self.state.step(gradients, rate, self.workers.spread, self._price(sums))
             self.place.taken += 1
         self._tell(lost)

@@ -10,6 +10,8 @@ from smartsplat_large.config import FitConfig, OptimizerConfig
 
 _TAPER = (1.75, 0.25)
 """The first and the last relocation, as multiples of the average one."""
+_UNSETTLED = 0.2
+"""Factor on the rates right after one."""
 
 
 def relocated_share(taken: int, config: FitConfig) -> float:
@@ -25,8 +27,15 @@ def _last_relocation(config: FitConfig) -> int:
     return math.floor(config.relocate_until * config.steps)
 
 
-def rate_at(progressed: float, config: OptimizerConfig) -> float:
-    """Factor on the learning rates after a share ``progressed`` of the steps: constant, then down to the floor."""
+def rate_at(taken: int, relocated: int, config: FitConfig) -> float:
+    """Factor on the learning rates after step ``taken``, where budget was moved last after step ``relocated``, 0 for never."""
+    since, settle = taken - relocated, config.relocate_settle
+    grown = since / settle if relocated and since < settle else 1.0
+    return (_UNSETTLED + (1 - _UNSETTLED) * grown) * _decayed(taken / config.steps, config.optimizer)
+
+
+def _decayed(progressed: float, config: OptimizerConfig) -> float:
+    """Factor after a share ``progressed`` of the steps: constant, then down to the floor."""
     if config.decay_share == 0 or progressed <= 1 - config.decay_share:
         return 1.0
     left = (1 - progressed) / config.decay_share
