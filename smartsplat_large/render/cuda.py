@@ -7,6 +7,7 @@ streaming, fitting and rounding need not know where a window is rendered.
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from smartsplat_large.render.cpu import CpuRenderer
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LAUNCH = threading.Lock()
-"""Held while a kernel is launched, not while it runs: Triton compiles a kernel when it is first launched."""
+TURN = threading.RLock()
+"""Held for the length of a pass: a GPU computes one at a time in any case, so its memory need hold no more; and Triton's
+compiler is not made for threads."""
+_SIDE = 2048
 
 
 class CudaRenderer(CpuRenderer):
@@ -32,6 +35,8 @@ class CudaRenderer(CpuRenderer):
     Values are bit-identical for every split of an image into windows, and every number in every run. They agree with
     the CPU renderer's as well as both do with the reference, not to the bit.
     """
+
+    side = _SIDE
 
     def __init__(self, background: tuple[float, ...] = (), device: str = "cuda") -> None:
         """Devices other than ``cuda`` are for tests, which run the kernels under ``TRITON_INTERPRET=1``.
@@ -43,6 +48,7 @@ class CudaRenderer(CpuRenderer):
         """
         super().__init__(background)
         self._device = device
+        self._kept: dict[int, tuple[weakref.ref[np.ndarray], Tensor]] = {}
         if device == "cuda":
             gpu.require()
 
@@ -53,42 +59,57 @@ class CudaRenderer(CpuRenderer):
     def pixels(self, gaussians: Gaussians, window: Window, dtype: np.dtype[Any], pitch: float = 1.0) -> Pixels:
         import torch
 
-        planes = self.rendered(*self._uploaded(self.project(gaussians, pitch)), window, None)
-        # Product and sum are operations of their own, as they are on the CPU: fused, halves would round otherwise.
-        levels = (planes.clamp_(0, 1) * float(np.iinfo(dtype).max) + 0.5).permute(1, 2, 0)
-        out: Pixels = levels.to(getattr(torch, str(np.dtype(dtype)))).contiguous().cpu().numpy()
-        return out
+        projection = self.project(gaussians, pitch)
+        with TURN:
+            planes = self.rendered(*self.uploaded(projection), window, None)
+            # Product and sum are operations of their own, as they are on the CPU: fused, halves would round otherwise.
+            levels = planes.clamp_(0, 1).mul_(float(np.iinfo(dtype).max)).add_(0.5)
+            return self.received(levels.permute(1, 2, 0).to(getattr(torch, str(np.dtype(dtype)))))
 
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes:
-        planes: Planes = self.rendered(*self._uploaded(projection), window, base).cpu().numpy()
-        return planes
+        with TURN:
+            return self.received(self.rendered(*self.uploaded(projection), window, base))
 
     def correlate(self, projection: Projection, window: Window, d_planes: Planes) -> Moments:
-        return self.moments(*self._uploaded(projection), window, self._sent(d_planes))
+        with TURN:
+            return self.received(self.moments(*self.uploaded(projection), window, self._sent(d_planes)))
 
     def descend(
         self, projection: Projection, window: Window, loss: PointwiseLoss, base: Planes | None = None
     ) -> tuple[float, float, Moments]:
         import torch
 
-        gaussians, peaks = self._uploaded(projection)
-        residual = self.rendered(gaussians, peaks, window, base).clamp_(0, 1)
-        # White must be 1 to the bit, or overshoot there would have a sign.
-        unit = 1 / float(np.iinfo(loss.target.dtype).max)
-        residual -= (self._sent(loss.target).float() * unit).clamp_(max=1)
-        sums = torch.stack([residual.abs().sum(dtype=torch.float64), residual.square().sum(dtype=torch.float64)])
-        d_planes = residual.sign().mul_(loss.l1).add_(residual, alpha=loss.l2)
-        moments = self.moments(gaussians, peaks, window, d_planes)
+        with TURN:
+            gaussians, peaks = self.uploaded(projection)
+            residual = self.rendered(gaussians, peaks, window, base).clamp_(0, 1)
+            # White must be 1 to the bit, or overshoot there would have a sign.
+            unit = 1 / float(np.iinfo(loss.target.dtype).max)
+            residual -= (self.kept(loss.target).float() * unit).clamp_(max=1)
+            sums = torch.stack([residual.abs().sum(dtype=torch.float64), residual.square().sum(dtype=torch.float64)])
+            d_planes = residual.sign().mul_(loss.l1).add_(residual, alpha=loss.l2)
+            moments = self.received(self.moments(gaussians, peaks, window, d_planes))
         absolute, squared = sums.tolist()
         return absolute, squared, moments
 
-    def _uploaded(self, projection: Projection) -> tuple[Tensor, Tensor]:
+    def uploaded(self, projection: Projection) -> tuple[Tensor, Tensor]:
+        """Records and peaks, on the device."""
         return self._sent(projection.records), self._sent(projection.peaks)
 
-    def _sent(self, array: np.ndarray) -> Tensor:
+    def kept(self, array: np.ndarray) -> Tensor:
+        """A copy on the device, which stays there as long as ``array`` is alive; that must not be changed."""
+        key, found = id(array), self._kept.get(id(array))
+        if found is not None and found[0]() is array:
+            return found[1]
+        copy = self._sent(array)
+        self._kept[key] = (weakref.ref(array, lambda _: self._kept.pop(key, None)), copy)
+        return copy
+
+    def received(self, tensor: Tensor) -> np.ndarray:
+        """A copy in the host's memory. From a GPU it goes to locked pages, which torch keeps for the next: fresh are slow."""
         import torch
 
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
+        room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+        return room.copy_(tensor).numpy()
 
     def rendered(self, gaussians: Tensor, peaks: Tensor, window: Window, base: Planes | None) -> Tensor:
         """The planes of a window, on the device."""
@@ -99,25 +120,28 @@ class CudaRenderer(CpuRenderer):
         columns, rows = -(-window.x_end // kernels.TILE) - column, -(-window.y_end // kernels.TILE) - row
         starts, ids = _bucket(gaussians, kernels.TILE, column, row, columns, rows)
         out = peaks.new_empty((channels, *window.shape))
-        with _LAUNCH:
-            kernels.forward[(columns * rows,)](
-                gaussians, peaks, ids, starts, below, out, window.x, window.y, window.width, window.height,
-                column, row, columns, channels=channels, based=base is not None, num_warps=kernels.WARPS,
-            )  # fmt: skip
+        kernels.forward[(columns * rows,)](
+            gaussians, peaks, ids, starts, below, out, window.x, window.y, window.width, window.height,
+            column, row, columns, channels=channels, based=base is not None, num_warps=kernels.WARPS,
+        )  # fmt: skip
         return out
 
-    def moments(self, gaussians: Tensor, peaks: Tensor, window: Window, d_planes: Tensor) -> Moments:
+    def moments(self, gaussians: Tensor, peaks: Tensor, window: Window, d_planes: Tensor) -> Tensor:
+        """What a gradient on a window means for each Gaussian, on the device."""
         kernels, (count, channels) = _kernels(), peaks.shape
         wide = records.moment_count(channels)
         moments = peaks.new_zeros((count, wide))
         if count:
-            with _LAUNCH:
-                kernels.backward[(count,)](
-                    gaussians, peaks, d_planes, moments, window.x, window.y, window.width, window.height,
-                    channels=channels, wide=wide, num_warps=kernels.WARPS,
-                )  # fmt: skip
-        result: Moments = moments.cpu().numpy()
-        return result
+            kernels.backward[(count,)](
+                gaussians, peaks, d_planes, moments, window.x, window.y, window.width, window.height,
+                channels=channels, wide=wide, num_warps=kernels.WARPS,
+            )  # fmt: skip
+        return moments
+
+    def _sent(self, array: np.ndarray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
 
 def _bucket(gaussians: Tensor, side: int, column: int, row: int, columns: int, rows: int) -> tuple[Tensor, Tensor]:

@@ -165,7 +165,7 @@ class _Descent:
 
     def _end_phase(self, phase: Phase) -> None:
         """Judge the state after the last step; from blocks, it is known only about."""
-        sweep = self._sweep(phase.level)
+        sweep = self._whole(phase.level)
         sums = sweep_loss(sweep, self.workers)
         with uninterrupted():
             if phase.blocked and self.best.sums == self.account.sums:
@@ -193,7 +193,7 @@ class _Descent:
         """See the whole image, where what visits change has nothing to be added to."""
         if self.account.sums is not None:
             return
-        sweep = self._sweep(level)
+        sweep = self._whole(level)
         sums = sweep_loss(sweep, self.workers)
         with uninterrupted():
             self.account.sums = sums
@@ -236,7 +236,7 @@ class _Descent:
         return self._keep_or_return(self.state.gaussians(), sums)
 
     def _descend(self, level: int) -> None:
-        sweep = self._sweep(level)
+        sweep = self._whole(level)
         sums, gradients = sweep_gradients(sweep, self.workers)
         with uninterrupted():
             lost = self._keep_or_return(sweep.gaussians, sums)
@@ -257,7 +257,7 @@ class _Descent:
         share = relocated_share(taken, self.config) if self.place.relocated < taken else 0.0
         if not share:
             return
-        sweep = self._sweep(max(level, self._relocation_level()))
+        sweep = self._sweep(max(level, self._relocation_level()), self.plan.block)
         index, newcomers = relocations(sweep, share, self._growth(level, share), self.workers)
         with uninterrupted():
             self.state.replace(index, newcomers, self.plan.size)
@@ -286,10 +286,14 @@ class _Descent:
         spacing = math.sqrt(self.plan.size.pixels / len(self.state))
         return min(self.plan.coarsest, max(0, math.floor(math.log2(spacing / _PIXELS_BETWEEN))))
 
-    def _sweep(self, level: int) -> Sweep:
+    def _whole(self, level: int) -> Sweep:
+        """A sweep whose tasks are the renderer's alone: of blocks that keep it busy."""
+        return self._sweep(level, max(self.plan.block, self.renderer.side))
+
+    def _sweep(self, level: int, block: int) -> Sweep:
         gaussians = self.state.gaussians()
         targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
-        return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss, self.workers.spread)
+        return prepare_sweep(targets, self.renderer, gaussians, block, level, self.loss, self.workers.spread)
 
     def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""

@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cuda_here import CUDA, INTERPRETED, Kind
 
-from smartsplat_large import gpu
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.pixels import to_pixels
 from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Renderer
 from smartsplat_large.render.cpu import CpuRenderer
-from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.render.reference import ReferenceRenderer
 
-Kind = Callable[..., BlockRenderer]
-
-
-def kinds() -> list[Kind]:
-    """Where Triton is installed, the CUDA renderer too: on a GPU, or interpreted."""
-    if importlib.util.find_spec("triton") is None:
-        return [CpuRenderer]
-    if gpu.is_there():
-        return [CpuRenderer, CudaRenderer]
-    os.environ["TRITON_INTERPRET"] = "1"
-    return [CpuRenderer, functools.partial(CudaRenderer, device="cpu")]
-
-
-KINDS = kinds()
+KINDS: list[Kind] = [CpuRenderer, *([CUDA] if CUDA else [])]
 RENDERERS = [kind() for kind in KINDS]
-INTERPRETED = "TRITON_INTERPRET" in os.environ
 REFERENCE = ReferenceRenderer()
 
 
