@@ -4,7 +4,7 @@
 
 Scenes are random Gaussians of a given ratio, as in benchmark_renderer.py. "kernel" begins with arrays that are on the GPU;
 "GPU" begins and ends with arrays in the host's memory, as a block of a fit does; the CPU has all its cores. Steps are whole
-steps of a fit with the squared error: project, bucket, render, compare, gradient, Adam.
+steps of a fit, with the squared error or with SSIM too: project, bucket, render, compare, gradient, Adam.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from benchmark_renderer import BLOCK, SQUARED, fastest, noise, random_scene, step_seconds
+from benchmark_renderer import BLOCK, SQUARED, WITH_SSIM, fastest, noise, random_scene, step_seconds
 from reporting import guarded, note, parser, publish, table
 
 from smartsplat_large.gaussians import Gaussians
@@ -29,7 +29,6 @@ from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers, open_workers
 
 SIDES, RATIOS = (1024, 2048, 4096), (50, 100)
-BLOCKS = (512, 1024, 2048)
 CPU = CpuRenderer()
 
 
@@ -85,10 +84,9 @@ def _row(side: int, ratio: int, workers: Workers) -> Row:
             lambda part, block: CPU.correlate(part, block.core, d_planes[(slice(None), *block.core.slices(window))]),
         ),
         "step, CPU": step_seconds(scene, targets, SQUARED, workers),
-        **{
-            f"step, GPU, blocks of {block}": step_seconds(scene, targets, SQUARED, workers, renderer=gpu, block=block)
-            for block in BLOCKS
-        },
+        "step, GPU": step_seconds(scene, targets, SQUARED, workers, renderer=gpu, block=gpu.side),
+        "SSIM step, CPU": step_seconds(scene, targets, WITH_SSIM, workers),
+        "SSIM step, GPU": step_seconds(scene, targets, WITH_SSIM, workers, renderer=gpu, block=gpu.side),
     }  # fmt: skip
     moments, expected = gpu.correlate(projection, window, d_planes), CPU.correlate(projection, window, d_planes)
     return Row(

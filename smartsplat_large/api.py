@@ -12,16 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smartsplat_large import gpu
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
-from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample
 from smartsplat_large.sink import band_height, check_output, write_image
@@ -97,6 +98,7 @@ def fit(
     """
     began = time.perf_counter()
     config, progress = config or PRESETS["balanced"], progress or Silent()
+    _require_device(config, scheduler)
     piped = is_pipe(image)
     if piped:
         _require_pipe_will_do(image, output, bool(resume))
@@ -145,6 +147,22 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _require_device(config: FitConfig, scheduler: str | None) -> None:
+    """Do nothing if the device that the settings name is here.
+
+    Raises
+    ------
+    UsageError
+        A cluster's workers are to do what a GPU of this machine should.
+    MissingDependencyError
+        There is no GPU here, or nothing to use it with.
+    """
+    if config.device == "cuda":
+        if scheduler:
+            raise UsageError("a cluster's workers fit on their processors", hint="--device cpu, or no --scheduler")
+        gpu.require()
 
 
 def _require_pipe_will_do(image: str | Path, output: str | Path | None, resume: bool) -> None:
@@ -199,7 +217,7 @@ def _encoded(
     checkpoint: Checkpoint,
 ) -> Encoded:  # fmt: skip
     """The file of a fit: at the PSNR that is wanted, or of the Gaussians and bytes that are allowed."""
-    renderer, kept_bytes = CpuRenderer(background_of(copy, config)), allowed.spare_bytes
+    renderer, kept_bytes = renderer_on(config.device, background_of(copy, config)), allowed.spare_bytes
     if config.psnr is not None:
         return encode_to_psnr(
             QualityTask(copy, renderer, config, allowed.planned, allowed.count, kept_bytes, folder, pool, progress),
@@ -241,6 +259,7 @@ def decode(
     region: Region | None = None,
     level: int | None = None,
     scale: float | None = None,
+    device: Device = "cpu",
     overwrite: bool = False,
     workers: int | None = None,
     memory_bytes: int = 4 * GiB,
@@ -257,6 +276,8 @@ def decode(
         In level-0 pixels, inside the picture; by default all of it.
     level, scale
         Shrink by ``2**level``, or resize by ``scale``; at most one of them.
+    device
+        Where it is rendered. Pixels of two devices may differ by one level.
     memory_bytes
         Refuse a picture so wide that the rows in work would take more.
     skip_damage
@@ -269,7 +290,7 @@ def decode(
     """
     progress = progress or Silent()
     with SplatFile(file) as opened:
-        view = view_of(opened, pitch_of(level, scale), skip_damage)
+        view = view_of(opened, pitch_of(level, scale), skip_damage, device)
         window = output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header

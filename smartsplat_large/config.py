@@ -123,6 +123,9 @@ class OptimizerConfig:
         _require(0 <= self.decay_floor <= 1, "optimizer.decay_floor", self.decay_floor, "0 to 1")
 
 
+Device = Literal["cpu", "cuda"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Everything that decides the bytes of the file, beside the image itself."""
@@ -143,6 +146,8 @@ class FitConfig:
     steps_per_visit: int = 10
     """Steps that a block takes at a time in blocked mode, at most."""
     seed: int = 0
+    device: Device = "cpu"
+    """Where blocks are rendered and compared. Sums are rounded otherwise there, so files differ, in quality only by chance."""
     coarse_share: float = 0.0
     """Share of the steps taken on reduced levels, coarsest first."""
     relocate_share: float = 0.0

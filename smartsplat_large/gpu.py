@@ -20,18 +20,21 @@ def is_there() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def is_ready() -> bool:
+    """Whether our kernels can run on a CUDA device here."""
+    return importlib.util.find_spec("triton") is not None and is_there()
+
+
 def require() -> None:
-    """Do nothing if kernels can run on a GPU here.
+    """Do nothing if our kernels can run on a CUDA device here.
 
     Raises
     ------
     MissingDependencyError
-        torch, Triton or a CUDA device is missing.
+        torch, Triton or the device is missing.
     """
-    hint = "take the device cpu, or install torch built for CUDA (it brings Triton) where there is an NVIDIA GPU"
-    try:
-        ready = is_there() and importlib.util.find_spec("triton") is not None
-    except ImportError as error:
-        raise MissingDependencyError(f"the device cuda needs torch: {error}", hint=hint) from error
-    if not ready:
-        raise MissingDependencyError("the device cuda: torch and Triton see no GPU here", hint=hint)
+    if not is_ready():
+        raise MissingDependencyError(
+            "the device cuda: torch and Triton see no GPU here",
+            hint="take --device cpu; or install torch built for CUDA, which brings Triton, where there is an NVIDIA GPU",
+        )

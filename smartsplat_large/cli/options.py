@@ -56,6 +56,11 @@ def to_words(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     return None if value is None else [part.strip() for part in value.split(",")]
 
 
+def to_device(ctx: click.Context, param: click.Parameter, value: str) -> str | None:
+    """Callback of an option: ``auto`` leaves it to the settings, which is ``cpu`` unless a file says otherwise."""
+    return None if value == "auto" else value
+
+
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
@@ -79,6 +84,14 @@ def workers_option(command: Command) -> Command:
     return click.option(
         "--workers", type=kind, metavar="N", help="Threads. They do not change the result.  [all cores]"
     )(command)
+
+
+def device_option(command: Command) -> Command:
+    """``--device``: the name of one, or None for the settings' own."""
+    return click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, callback=to_device,
+        help="Where to render.",
+    )(command)  # fmt: skip
 
 
 def preset_option(command: Command) -> Command:
@@ -105,6 +118,7 @@ def fit_config(
     targets: dict[str, float | int | None],
     steps: int | None,
     seed: int | None,
+    device: str | None = None,
 ) -> FitConfig:
     """The preset, what the file says on top of it, and the flags on top of both; ``targets`` by name, one at most.
 
@@ -121,5 +135,7 @@ def fit_config(
     if file:
         config = read_toml(file, config)
     changes: dict[str, Any] = {"preset": name} | aims
-    changes |= {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    changes |= {
+        key: value for key, value in (("steps", steps), ("seed", seed), ("device", device)) if value is not None
+    }
     return config.replace(**changes)
