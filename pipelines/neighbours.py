@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from reporting import fixed, guarded, parser, publish, table
 
+from smartsplat_large import gpu
 from smartsplat_large.array_types import Xy
-from smartsplat_large.sampling import neighbors_keops
 from smartsplat_large.sampling.neighbors import Backend, nearest
 
 POINTS = (100_000, 1_000_000, 4_000_000)
@@ -54,7 +54,7 @@ def _row(count: int) -> Row:
     one_thread_s, expected = _seconds(points, "kdtree", 1)
     all_threads_s, _ = _seconds(points, "kdtree", -1)
     keops_s = difference = None
-    if neighbors_keops.is_ready_on_gpu():
+    if gpu.is_there():
         _seconds(points[:10_000], "keops", 1)
         keops_s, found = _seconds(points, "keops", 1)
         difference = float(np.max(np.abs(found / expected - 1)))

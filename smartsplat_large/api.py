@@ -18,7 +18,7 @@ from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
+from smartsplat_large.memory import Footprint, GiB, program_on, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
@@ -298,7 +298,7 @@ def decode(
             _require_apart(opened.path, Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         band_bytes = band_height(output) * size.width * header.channels * view.dtype.itemsize
-        held = Footprint(program=PROGRAM, gaussians=0, working=_BANDS_HELD * band_bytes)
+        held = Footprint(program=program_on(device), gaussians=0, working=_BANDS_HELD * band_bytes)
         require(held, memory_bytes, f"decoding {size} pixels", hint="a --region, or a smaller --scale")
         progress.start("decode", size.megapixels, "MP")
         stored = header.pixels_per_cm

@@ -42,6 +42,8 @@ class SamplingConfig:
     """Share of the points drawn by features (eq. 21)."""
     neighbors: int = 3
     """K of eq. 17."""
+    neighbor_search: Literal["kdtree", "keops"] = "kdtree"
+    """Who finds them: scipy, or KeOps, on a GPU where there is one. They find the same; docs/performance.md says how fast."""
     overlap: float = 1.0
     """Factor on all scales after eqs. 14 and 17; the paper's coverage (1.0) is thin."""
 

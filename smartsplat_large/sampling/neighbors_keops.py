@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from smartsplat_large import gpu
 from smartsplat_large.array_types import Xy
 from smartsplat_large.errors import MissingDependencyError
 
@@ -42,11 +41,6 @@ _GATHERED = 1 << 22
 """References compared in one reduction. KeOps returns indices as float32, which is exact up to 2**24."""
 
 _COMPILERS = ("c++", "g++", "clang++")
-
-
-def is_ready_on_gpu() -> bool:
-    """Whether KeOps can run on a CUDA device here."""
-    return bool(_compiler()) and gpu.is_there()
 
 
 def search(references: Xy, wanted: int) -> Search:
