@@ -18,7 +18,7 @@ from reporting import fixed, guarded, parser, publish, table
 
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.memory import format_bytes
-from smartsplat_large.progress import Silent
+from smartsplat_large.progress import Costs, Silent
 from smartsplat_large.reports import peak_rss_bytes
 from smartsplat_large.sampling import sample
 from smartsplat_large.sampling.footprint import footprint
@@ -33,7 +33,7 @@ class Stages(Silent):
     def __init__(self) -> None:
         self.began: list[tuple[str, float]] = []
 
-    def start(self, stage: str, total: float, unit: str) -> None:
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         self.began.append((stage, time.perf_counter()))
 
     def seconds(self) -> dict[str, float]:

@@ -120,7 +120,8 @@ def fit(
         checkpoint.announce(allowed.count, meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else allowed.spare_bytes
-        record = Record(progress, meta.size, allowed.limit_bytes if config.psnr is None else None) if watched else None
+        limit_bytes = allowed.limit_bytes if config.psnr is None else None
+        record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
         progress = record or progress
         with (
             open_workers(
@@ -142,6 +143,8 @@ def fit(
                 with checkpoint.delivering(encoded.parts):
                     write_atomic(target, encoded.parts, overwrite=overwrite)
             measured = _verified(target, copy, meta, pool, progress)
+            if record is not None:
+                record.verified(measured.bytes, measured.psnr)
             checkpoint.remove()
     return FitReport(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,

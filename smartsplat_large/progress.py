@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+Costs: TypeAlias = Sequence[tuple[float, float]]
+"""How many units come next, and what each of them takes beside the others, in the order of work."""
 
 
 class Progress(Protocol):
     """Receives stages one after the other; called from one thread only."""
 
-    def start(self, stage: str, total: float, unit: str) -> None:
-        """A stage begins: ``total`` units of work, for example 400 ``"steps"``."""
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
+        """A stage begins: ``total`` units of work, for example 400 ``"steps"``.
+
+        ``costs`` says where some take more than others; those it does not reach take 1.
+        """
         ...
 
     def advance(self, amount: float = 1, **facts: object) -> None:
@@ -24,7 +31,7 @@ class Progress(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, stage: str, total: float, unit: str) -> None:
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         pass
 
     def advance(self, amount: float = 1, **facts: object) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from smartsplat_large.cli.interrupts import check
-from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.progress import Costs, Progress, Silent
 from smartsplat_large.stages import Stage
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class _Stages(ABC):
         self._compiling_s: Callable[[], float] = float
         self._compiled_before_s = 0.0
 
-    def start(self, stage: str, total: float, unit: str) -> None:
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         check()
         self.finish()
         self._compiled_before_s = self._compiling_s()
-        self._stage = Stage(stage, total, unit, self._now())
+        self._stage = Stage(stage, total, unit, self._now(), costs)
         self._begin(self._stage)
 
     def advance(self, amount: float = 1, **facts: object) -> None:
@@ -65,7 +65,7 @@ class _Stages(ABC):
     def watching(self) -> Iterator[None]:
         """Say so when kernels are compiled."""
         # Imported late, for it loads numba.
-        from smartsplat_large.cli.compiling import watched
+        from smartsplat_large.compiling import watched
 
         with watched(self._compiles) as compiling:
             self._compiling_s = compiling.seconds

@@ -89,7 +89,7 @@ class Symbols:
 
     def take(self, index: Int64[np.ndarray, m]) -> Self:
         """The rows at ``index``."""
-        return type(self)(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+        return type(self)(*(getattr(self, field.name).take(index, axis=0) for field in dataclasses.fields(self)))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Self]) -> Self:

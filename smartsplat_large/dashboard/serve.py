@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import Iterator
 from typing import Any
 
+from smartsplat_large.compiling import watched
 from smartsplat_large.dashboard.record import Record
 
 _NAME = "smartsplat"
+_PATIENCE_S = 2.0
+"""For readers who are shown the end."""
 
 
 @contextlib.contextmanager
 def served(record: Record, client: Any) -> Iterator[str]:
-    """Serve the page on this machine, in the event loop of a dask ``client``, and yield its address."""
+    """Serve the page on this machine, in the event loop of a dask ``client``, and yield its address.
+
+    Whoever has the page open is shown how the ``with`` block ended.
+    """
+    with watched(record.compiles) as compiling, _application(record, client) as (application, address):
+        record.compiling(compiling.seconds)
+        try:
+            yield address
+        finally:
+            record.end()
+            client.sync(_show, application)
+
+
+@contextlib.contextmanager
+def _application(record: Record, client: Any) -> Iterator[tuple[Any, str]]:
+    """What has the sessions of the page's readers, and its address."""
     if client.cluster is not None:
         # It goes when the scheduler does.
         yield client.sync(_add, record, client.cluster.scheduler)
@@ -22,7 +41,7 @@ def served(record: Record, client: Any) -> Iterator[str]:
     server = client.sync(_start, record)
     try:
         # By the name that bokeh lets pages come from.
-        yield f"http://localhost:{server.port}/{_NAME}"
+        yield server, f"http://localhost:{server.port}/{_NAME}"
     finally:
         client.sync(_stop, server)
 
@@ -30,7 +49,7 @@ def served(record: Record, client: Any) -> Iterator[str]:
 # What follows imports late, for it loads bokeh.
 
 
-async def _add(record: Record, scheduler: Any) -> str:
+async def _add(record: Record, scheduler: Any) -> tuple[Any, str]:
     from distributed.dashboard.core import BokehApplication
     from distributed.dashboard.scheduler import template_variables
     from tornado.ioloop import IOLoop
@@ -43,7 +62,7 @@ async def _add(record: Record, scheduler: Any) -> str:
     scheduler.http_application.add_application(application)
     application.initialize(IOLoop.current())
     application.start()
-    return f"http://127.0.0.1:{scheduler.http_server.port}/{_NAME}"
+    return application, f"http://127.0.0.1:{scheduler.http_server.port}/{_NAME}"
 
 
 def _draw_with_menu(record: Record, scheduler: Any, variables: dict[str, Any], document: Any) -> None:
@@ -72,3 +91,17 @@ async def _start(record: Record) -> Any:
 
 async def _stop(server: Any) -> None:
     server.stop()
+
+
+async def _show(application: Any) -> None:
+    """Bring every reader's page up to date; one who does not listen is not waited for."""
+    sessions = [
+        session.with_document_locked(_update, session.document) for session in application.get_sessions(f"/{_NAME}")
+    ]
+    if sessions:
+        await asyncio.wait(map(asyncio.ensure_future, sessions), timeout=_PATIENCE_S)
+
+
+def _update(document: Any) -> None:
+    for periodic in document.session_callbacks:
+        periodic.callback()

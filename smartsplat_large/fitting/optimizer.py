@@ -70,19 +70,19 @@ class AdamState:
 
     def gaussians(self, rows: Index | slice = _ALL) -> Gaussians:
         """The Gaussians these raw variables stand for, or some of them, copied."""
-        raw = self.raw[rows]
+        raw = _rows_of(self.raw, rows)
         if self.config.parametrisation == "paper":
             scale = np.maximum(np.abs(raw[:, :2]), np.float32(MIN_SCALE))
             # The paper starts at rho = 0, half a turn, which is the same ellipse as no turn.
             rotation = np.float32(2 * np.pi) / (1 + np.exp(-raw[:, 2])) - np.float32(np.pi)
         else:
             scale, rotation = np.exp(raw[:, :2]), raw[:, 2].copy()
-        return Gaussians(self.xy[rows].copy(), scale, rotation, raw[:, 3:].copy())
+        return Gaussians(_rows_of(self.xy, rows).copy(), scale, rotation, raw[:, 3:].copy())
 
     def take(self, rows: Index) -> AdamState:
         """Some rows as a state of their own, copied."""
-        columns = (self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows])
-        return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
+        xy, raw, mean, square = (_rows_of(column, rows) for column in (self.xy, self.raw, self.mean, self.square))
+        return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
 
     def put(self, rows: Index, part: AdamState) -> None:
         """The inverse of :meth:`take`; steps are counted for all rows at once, and stay."""
@@ -135,6 +135,11 @@ class AdamState:
                 )  # fmt: skip
 
         spread(step_rows, len(self))
+
+
+def _rows_of(column: np.ndarray, rows: Index | slice) -> np.ndarray:
+    """Some rows of a column; numpy's take is up to twenty times as fast as its brackets where rows are short."""
+    return column[rows] if isinstance(rows, slice) else column.take(rows, axis=0)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

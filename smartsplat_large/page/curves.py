@@ -6,6 +6,7 @@ colours from the page in light and dark, and is some kilobytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,9 @@ COLORS = ("#d1495b", "#8a8a8a", "#3a86c8", "#2a9d8f", "#e09f3e", "#7b5ea7")
 
 _WIDTH, _HEIGHT = 560, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 14, 46
+_LEGEND_WIDTH = 112
+_FEWEST_RATES = 3
+"""Numbers along the axis of rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +67,7 @@ def _points(files: object, axis: Axis) -> list[Point]:
 
 
 def figure(series: Sequence[Series], label: str, *, background: str | None = None) -> str:
-    """One drawing: bits per pixel to the right, logarithmic; ``label`` upwards; a legend inside.
+    """One drawing: bits per pixel to the right, logarithmic; ``label`` upwards; a legend in the emptier corner.
 
     ``background`` is for a file of its own; without one, lines and text take the colour of the page around.
     """
@@ -80,7 +84,7 @@ def figure(series: Sequence[Series], label: str, *, background: str | None = Non
     parts += _grid(scale, label)
     for index, each in enumerate(series):
         parts += _curve(each, scale, COLORS[index % len(COLORS)], 2.6 if index == 0 else 1.6)
-    parts += _legend(series)
+    parts += _legend(series, scale)
     return "".join([*parts, "</svg>"])
 
 
@@ -137,22 +141,36 @@ def _curve(series: Series, scale: _Scale, color: str, width: float) -> list[str]
     return parts
 
 
-def _legend(series: Sequence[Series]) -> list[str]:
+def _legend(series: Sequence[Series], scale: _Scale) -> list[str]:
+    """Names and colours at the lower right, or at the upper left where that hides less of the curves."""
+    reduced = any(each.reduced for each in series)
+    height = 17 * (len(series) + reduced)
+    corners = (_WIDTH - _RIGHT - _LEGEND_WIDTH, _HEIGHT - _BOTTOM - height), (_LEFT + 10, _TOP + 13)
+    x, top = min(corners, key=lambda corner: _hidden(series, scale, corner, height))
     parts = []
-    x = _WIDTH - _RIGHT - 112
-    top = _HEIGHT - _BOTTOM - 17 * len(series) - 24
     for index, each in enumerate(series):
         y, color = top + 17 * index, COLORS[index % len(COLORS)]
         weight = ' font-weight="600"' if index == 0 else ""
         parts.append(f'<line x1="{x}" y1="{y}" x2="{x + 18}" y2="{y}" stroke="{color}" stroke-width="3"/>')
         parts.append(f'<text x="{x + 25}" y="{y + 4}" fill="currentColor"{weight}>{escape(each.title)}</text>')
-    if any(each.reduced for each in series):
+    if reduced:
         y = top + 17 * len(series)
         parts.append(
             f'<line x1="{x}" y1="{y}" x2="{x + 18}" y2="{y}" stroke="currentColor" stroke-dasharray="4 4"/>'
             f'<text x="{x + 25}" y="{y + 4}" fill="currentColor" fill-opacity=".75">smaller copy</text>'
         )
     return parts
+
+
+def _hidden(series: Sequence[Series], scale: _Scale, corner: Point, height: float) -> int:
+    """How much of the curves a legend there would lie on."""
+    (left, top), hidden = corner, 0
+    for each in series:
+        for (rate, value), (rate_end, value_end) in itertools.pairwise([*each.reduced, *each.direct]):
+            x, y, x_end, y_end = scale.x(rate), scale.y(value), scale.x(rate_end), scale.y(value_end)
+            places = ((x + (x_end - x) * i / 32, y + (y_end - y) * i / 32) for i in range(33))
+            hidden += sum(left <= at <= left + _LEGEND_WIDTH and top - 17 <= up <= top + height for at, up in places)
+    return hidden
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
@@ -164,10 +182,14 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 
 def _rates_between(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten."""
+    """1, 2 and 5 times powers of ten, or more of them where these are too few to read a curve by."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
-    return [tick for tick in ticks if low <= tick <= high]
+    ticks: list[float] = []
+    for steps in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), [step / 10 for step in range(10, 100)]):
+        ticks = [tick for power in powers for step in steps if low <= (tick := float(f"{step}e{power}")) <= high]
+        if len(ticks) >= _FEWEST_RATES:
+            break
+    return ticks
 
 
 def _values_between(low: float, high: float) -> list[float]:

@@ -33,7 +33,7 @@ def html(report: Comparison, gallery: Gallery) -> str:
 
 def _about(report: Comparison) -> str:
     kind = "grey" if report.channels == 1 else "RGB"
-    return f"{report.width} x {report.height} pixels, 8-bit {kind}, {report.raw_bytes} bytes raw"
+    return f"{report.width} x {report.height} pixels, 8-bit {kind}, {report.raw_bytes:,} bytes raw"
 
 
 def _rows(report: Comparison) -> list[str]:
@@ -54,7 +54,7 @@ def _cells(contest: Contest, best: float | None) -> str:
     file = contest.best
     if file is None:
         return f'<td colspan="7" class="cannot">{CANNOT}, not even at 1/8 of the size</td>'
-    texts = [_number(file.psnr, ".2f"), _number(file.ssim, ".4f"), _number(file.ms_ssim, ".4f"), str(file.bytes)]
+    texts = [_number(file.psnr, ".2f"), _number(file.ssim, ".4f"), _number(file.ms_ssim, ".4f"), f"{file.bytes:,}"]
     texts += [_number(file.encode_s, ".2f"), _number(file.decode_s, ".3f")]
     if best is not None and file.psnr == best:
         texts[0] = f"<b>{texts[0]}</b>"
@@ -99,7 +99,7 @@ def _caption(contest: Contest) -> str:
     file = contest.best
     assert file is not None
     shrunk = f" · {CANNOT}; at 1/{file.factor} of the size" if contest.direct is None else ""
-    return f"{_number(file.psnr, '.2f')} dB · {_number(file.ms_ssim, '.4f')} · {file.bytes} bytes{shrunk}"
+    return f"{_number(file.psnr, '.2f')} dB · MS-SSIM {_number(file.ms_ssim, '.4f')} · {file.bytes:,} bytes{shrunk}"
 
 
 def _number(value: float | None, form: str, unit: str = "") -> str:

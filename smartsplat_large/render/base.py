@@ -78,7 +78,7 @@ class Projection:
 
     def take(self, index: Int32[np.ndarray, "m"]) -> Projection:
         """Those at ``index``, copied: what is near in the image is near in memory then."""
-        return Projection(self.records[index], self.peaks[index])
+        return Projection(self.records.take(index, axis=0), self.peaks.take(index, axis=0))
 
 
 @dataclass(frozen=True, slots=True)

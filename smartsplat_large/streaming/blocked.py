@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smartsplat_large.config import LossConfig
@@ -53,17 +54,19 @@ def survey(
     return Territory.survey(state, lay_grid(course.size, block, len(state), round_), course.pitch, workers, homes)
 
 
-def visit_group(territory: Territory, number: int, task: VisitTask, workers: Workers) -> tuple[Group, list[Outcome]]:
-    """All visits of one colour; nothing of them is put in place."""
-    group = territory.group(number, HALO if task.course.loss.ssim else 0)
-    outcomes = []
-    visits = workers.map(visit_block, task, group, pixels=territory.grid.block**2)
-    for outcome, window in zip(visits, group.windows, strict=True):
-        outcomes.append(outcome)
+def group_of(territory: Territory, number: int, course: Course) -> Group:
+    """The visits of one colour."""
+    return territory.group(number, HALO if course.loss.ssim else 0)
+
+
+def visit_group(group: Group, task: VisitTask, workers: Workers) -> Iterator[Outcome]:
+    """Every visit of one colour, in order of blocks; nothing of them is put in place."""
+    done = workers.map(visit_block, task, group, pixels=group.territory.grid.block**2)
+    for number, (outcome, window) in enumerate(zip(done, group.windows, strict=True), 1):
         if workers.record is not None:
             error = outcome.after.squared / outcome.after.samples
-            workers.record.block_done(len(outcomes), len(group), window, task.course.size, error)
-    return group, outcomes
+            workers.record.block_done(number, len(group), window, task.course.size, error)
+        yield outcome
 
 
 def changed(sums: LossSums, outcomes: list[Outcome]) -> LossSums:

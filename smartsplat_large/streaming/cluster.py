@@ -122,10 +122,10 @@ def has_dashboard() -> bool:
 
 @contextlib.contextmanager
 def reported(cluster: Cluster, path: Path) -> Iterator[None]:
-    """Write dask's performance report of all that runs inside the ``with`` block, as a page, when it ends."""
+    """Write dask's performance report of all that runs inside the ``with`` block when it ends: a page that needs no network."""
     from distributed import performance_report
 
-    with cluster.client.as_current(), performance_report(filename=str(path)):
+    with cluster.client.as_current(), performance_report(filename=str(path), mode="inline"):
         yield
 
 
@@ -191,8 +191,8 @@ def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
     return max(0, (limit or 0) // 2 - needed.total)
 
 
-def _forget() -> None:
-    """Give up all that was kept open in this process, and the pixels."""
+async def _forget() -> None:
+    """Give up all that was kept open in this process, and the pixels. dask waits for none but coroutines."""
     from smartsplat_large.streaming import targets
 
     with _turn:

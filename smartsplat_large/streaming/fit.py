@@ -16,7 +16,7 @@ from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.background import above
-from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, is_hasty, survey, visit_group
+from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, group_of, is_hasty, survey, visit_group
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.plan import FitPlan, Phase
 from smartsplat_large.streaming.population import LEAST, MOST, affordable_count, is_adaptive
@@ -82,7 +82,7 @@ def fit_gaussians(
         checkpoint.commit_if_due()
         state, place = AdamState.start(initial, plan.size, config.optimizer), Place()
         best, account = Best(state.gaussians()), Account()
-    progress.start("fit", config.steps - place.taken, "steps")
+    progress.start("fit", config.steps - place.taken, "steps", plan.costs(place.taken))
     descent = _Descent(
         source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, budget_bytes, state, best, place, account
     )  # fmt: skip
@@ -207,8 +207,12 @@ class _Descent:
         self.account.homes = territory.homes
         lost = None
         for number in range(self.place.group, GROUPS):
-            task = VisitTask(self._course(round_, level), self.targets)
-            group, outcomes = visit_group(territory, number, task, self.workers)
+            course, outcomes = self._course(round_, level), []
+            group = group_of(territory, number, course)
+            part = round_.steps / GROUPS / (len(group) + 1)
+            for outcome in visit_group(group, VisitTask(course, self.targets), self.workers):
+                outcomes.append(outcome)
+                self.progress.advance(part)
             with uninterrupted():
                 group.put([outcome.state for outcome in outcomes])
                 assert self.account.sums is not None
@@ -218,7 +222,7 @@ class _Descent:
                     self.best.slow_down()
                 if self.place.group == GROUPS:
                     lost = self._end_round(round_, sums)
-            self.progress.advance(round_.steps / GROUPS, psnr=sums.psnr, level=level)
+            self.progress.advance(part, psnr=sums.psnr, level=level)
             self.checkpoint.commit_if_due()
         self._tell(lost)
 

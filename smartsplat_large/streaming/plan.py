@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from smartsplat_large import memory
 from smartsplat_large.config import Device, FitConfig
 from smartsplat_large.lattice import Size
+from smartsplat_large.progress import Costs
 from smartsplat_large.streaming.population import most_gaussians
 
 BLOCK_HALO = 5
@@ -30,6 +31,8 @@ _GAUSSIAN_BYTES_PER_COLUMN = 64
 the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
 TASK_PIXELS = 1 << 22
 """A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
+_WITH_SSIM = 1.5
+"""What a step costs with SSIM, one without it costing 1, for the time left: between its strides of 2 and of 1."""
 BLOCKED_FROM = 256_000_000
 """Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice: about as many
 as stay in memory within 4 GiB. Where they stay there, exact steps take two thirds of the time; where not, as long or longer."""
@@ -67,6 +70,15 @@ class FitPlan:
     @property
     def coarsest(self) -> int:
         return max(phase.level for phase in self.phases)
+
+    def costs(self, taken: int) -> Costs:
+        """What the steps after ``taken`` cost, each about; a step at full size without SSIM costs 1."""
+        left = []
+        for phase in self.phases:
+            share = self.size.at_level(phase.level).pixels / self.size.pixels
+            left.append((max(0, phase.steps - taken), share * (_WITH_SSIM if phase.ssim else 1)))
+            taken = max(0, taken - phase.steps)
+        return left
 
 
 def plan_fit(

@@ -40,6 +40,9 @@ def test_json_and_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not re.search(r"(src|href|url)\s*[=(]\s*[\"']?(https?:|//)", text)
     assert set(re.findall(r"https?://[^\"' ]*", text)) == {"http://www.w3.org/2000/svg"}
     assert "cannot go that low" in text
+    assert f"{values['raw_bytes']:,} bytes raw" in text
+    named = set(re.findall(r'\$\("(\w+)"\)', text))
+    assert {"pair", "window"} <= named <= set(re.findall(r'\sid="(\w+)"', text)), "the script finds what it looks for"
     assert text.count("data:image/webp;base64,") == 1 + 9
 
 

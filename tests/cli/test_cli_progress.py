@@ -12,8 +12,8 @@ from numba import njit
 
 from smartsplat_large import stages
 from smartsplat_large.cli import progress
-from smartsplat_large.cli.compiling import Compiling
 from smartsplat_large.cli.progress import BarProgress, LineProgress, shown
+from smartsplat_large.compiling import Compiling
 from smartsplat_large.progress import Silent
 from smartsplat_large.stages import Stage
 
@@ -27,14 +27,24 @@ def test_rate_and_time_left_follow_the_last_half_minute() -> None:
     assert stage.left_s == pytest.approx(750 / 4)
 
 
-def test_a_new_level_starts_the_rate_again() -> None:
-    stage = Stage("fit", 100, "steps", now=0)
+def test_time_left_reckons_with_what_steps_to_come_cost() -> None:
+    stage = Stage("fit", 100, "steps", now=0, costs=[(80, 0.25), (20, 1.0)])
     for second in range(1, 11):
-        stage.advance(4, {"level": 1}, now=second)
-    stage.advance(1, {"level": 0}, now=12)
-    assert stage.rate is None
-    stage.advance(1, {"level": 0}, now=14)
-    assert stage.rate == pytest.approx(0.5)
+        stage.advance(4, {}, now=second)
+    assert stage.rate == pytest.approx(4)
+    assert stage.left_s == pytest.approx(40 / 4 + 20 / 1)
+    assert stage.share == pytest.approx(10 / 40)
+    stage.advance(40, {}, now=20)
+    stage.advance(1, {}, now=21)
+    assert stage.rate == pytest.approx(1)
+    assert stage.left_s == pytest.approx(19)
+
+
+def test_units_that_no_costs_were_given_for_cost_one() -> None:
+    stage = Stage("fit", 10, "steps", now=0, costs=[(4, 2.0)])
+    stage.advance(4, {}, now=8)
+    assert stage.left_s == pytest.approx(6)
+    assert stage.share == pytest.approx(8 / 14)
 
 
 def test_nothing_done_says_nothing_of_the_time_left() -> None:
@@ -183,4 +193,4 @@ def test_amounts_are_short(value: float, text: str) -> None:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.04, "0.0 s"), (9.96, "0:10"), (75, "1:15"), (3725, "1:02:05")])
 def test_clock(seconds: float, text: str) -> None:
-    assert stages._clock(seconds) == text
+    assert stages.clock(seconds) == text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.source.array import ArraySource
-from smartsplat_large.streaming.blocked import VisitTask, survey, visit_group
+from smartsplat_large.streaming.blocked import VisitTask, group_of, survey, visit_group
 from smartsplat_large.streaming.schedule import Round
 from smartsplat_large.streaming.sweep import prepare_sweep, sweep_gradients, sweep_loss
 from smartsplat_large.streaming.targets import Targets
@@ -63,27 +64,29 @@ def test_the_page_follows_the_fit_and_goes_with_it(scheduler: str | None) -> Non
     from bokeh.client import pull_session
 
     notes = Notes()
-    record = Record(notes, Size(100, 50), 4000)
+    record = Record(notes, "a.tif", Size(100, 50), 4000)
     with open_workers(1, scheduler=scheduler, dashboard=True, record=record, progress=record):
         record.start("fit <all>", 10, "steps")
         record.advance(2, psnr=31.25, level=1)
         record.block_done(3, 8, Size(50, 25).window, Size(100, 50), 0.5)
         with pull_session(url=notes.address) as session:
             facts, psnr, residuals = map(session.document.get_model_by_name, ("facts", "psnr", "residuals"))
-            assert "fit &lt;all&gt;, 20%, " in facts.text
+            assert "<span>fit &lt;all&gt;</span><span>20%</span>" in facts.text
             assert "3 of 8" in facts.text
-            assert "4,000 wanted" in facts.text
+            assert "4,000 bytes allowed" in facts.text
             assert {key: list(value) for key, value in psnr.data.items() if key != "color"} == {
-                "steps": [[2]], "psnr": [[31.25]], "level": ["level 1"],
+                "steps": [[2]], "psnr": [[31.25]], "level": ["1/2 size (level 1)"],
             }  # fmt: skip
             image = residuals.data["image"][0]
             assert image.shape == (64, 128)
-            # The top of the image is the end of what bokeh draws from the bottom.
-            assert (image[-1, 0], np.isnan(image[0, 0])) == (0.5, True)
+            # From the top, as the axis is: it is flipped.
+            assert image[0, 0] == pytest.approx(3.01, abs=0.01)
+            assert np.isnan(image[-1, 0])
+            assert session.document.title == "20% fit <all> - a.tif"
             record.start("encode", 1, "file")
             record.advance(bytes=3950)
             # The page that has been opened changes by itself.
-            wait_for("3,950 encoded, 4,000 wanted", notes.address, session.id)
+            wait_for("3,950 bytes in the last trial; 4,000 bytes allowed", notes.address, session.id)
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(notes.address, timeout=5)
 
@@ -101,16 +104,41 @@ def wait_for(text: str, address: str, session_id: str) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_whoever_has_the_page_open_sees_how_the_fit_ended(scheduler: str | None, good: bool) -> None:
+    from bokeh.client import pull_session
+
+    notes = Notes()
+    record = Record(notes, "a.tif", Size(100, 50), 4000)
+    with (
+        contextlib.nullcontext() if good else pytest.raises(KeyboardInterrupt),
+        open_workers(1, scheduler=scheduler, dashboard=True, record=record, progress=record),
+    ):
+        record.start("verify", 1, "MP")
+        session = pull_session(url=notes.address)
+        facts = session.document.get_model_by_name("facts")
+        record.advance(0.5)
+        if not good:
+            raise KeyboardInterrupt
+        record.verified(3900, 40.5)
+    # What has arrived is still to be read.
+    connection = session._connection
+    connection._loop.call_later(30, connection.close)
+    connection._loop_until(lambda: "ended" in facts.tags or not connection.connected)
+    assert ("<span>done</span>" if good else "<span>stopped before it was done</span>") in facts.text
+    assert ("3,900 bytes, PSNR 40.50 dB; 4,000 bytes allowed" in facts.text) == good
+
+
 def test_nobody_is_told_of_a_page_that_nobody_asked_for() -> None:
     notes = Notes()
-    record = Record(notes, Size(100, 50), None)
+    record = Record(notes, "a.tif", Size(100, 50), None)
     with open_workers(1, record=record, progress=record) as workers:
         assert workers.record is None
     assert notes.address == ""
 
 
 def test_a_sweep_tells_of_its_blocks() -> None:
-    record = Record(Silent(), Size(128, 64), None)
+    record = Record(Silent(), "a.tif", Size(128, 64), None)
     with open_workers(1, progress=record) as workers:
         workers.record = record
         sweep = prepare_sweep(noise(), CpuRenderer(), dots(1), 32, 0, LossConfig(ssim=0))
@@ -123,13 +151,14 @@ def test_a_sweep_tells_of_its_blocks() -> None:
 
 
 def test_visits_tell_of_their_windows() -> None:
-    record, size = Record(Silent(), Size(128, 64), None), Size(128, 64)
+    record, size = Record(Silent(), "a.tif", Size(128, 64), None), Size(128, 64)
     with open_workers(1, progress=record) as workers:
         workers.record = record
         state = AdamState.start(dots(128), size, OptimizerConfig())
         task = VisitTask(Course(CpuRenderer(), LossConfig(ssim=0), 1.0, (1.0,), size), Targets(noise(), 0))
         territory = survey(state, task.course, 32, Round(0, 1, shifted=False), workers)
-        group, outcomes = visit_group(territory, 0, task, workers)
+        group = group_of(territory, 0, task.course)
+        outcomes = list(visit_group(group, task, workers))
     now = record.snapshot()
     assert (now.blocks_done, now.blocks) == (2, 2)
     # The map of so small an image has a cell for every pixel.

@@ -132,10 +132,20 @@ def test_benchmark_codec_tells_a_window_from_its_parsing(tmp_path: Path) -> None
     assert f"{found['parsed_window_ms']:>12g}" in done.stdout
 
 
-def test_memory_projection_measures_a_process_of_its_own(tmp_path: Path) -> None:
-    table, (row,) = measured(tmp_path, "memory_projection", "--megapixels", "0.1", "--steps", "1")
-    assert 50 << 20 < row["measured_bytes"] <= row["projected_bytes"]
-    assert table.startswith("|  MP | Gaussians |")
+def test_scaling_measures_processes_of_their_own(tmp_path: Path) -> None:
+    table, rows = measured(tmp_path, "scaling", "--megapixels", "0.1", "0.2", "--preset", "fast=1")
+    for row in rows:
+        assert 50 << 20 < row["measured_bytes"] <= row["projected_bytes"] == row["allowed_bytes"]
+        assert min(row["seconds"], row["cpu_s"]) > 0
+    assert table.split()[1] == "picture"
+    assert "to the power of" in table
+
+
+def test_scaling_takes_pictures_and_a_limit(tmp_path: Path) -> None:
+    limit = ("--memory", "1GiB", "--preset", "fast=1")
+    _, (row,) = measured(tmp_path, "scaling", MOUNTAIN, *limit)
+    assert row["picture"] == Path(MOUNTAIN).name
+    assert row["projected_bytes"] < row["allowed_bytes"] == 1 << 30
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from smartsplat_large.config import SamplingConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size, Window
+from smartsplat_large.progress import Costs
 from smartsplat_large.sampling import budget, sample
 from smartsplat_large.sampling.color import REACH, color_block
 from smartsplat_large.sampling.schedule import Call, run_calls
@@ -69,7 +70,7 @@ class Recorder:
         self.stages: list[list[object]] = []
         self.notes: list[str] = []
 
-    def start(self, stage: str, total: float, unit: str) -> None:
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         self.stages.append([stage, total, 0.0])
 
     def advance(self, amount: float = 1, **facts: object) -> None:

@@ -20,7 +20,7 @@ from smartsplat_large.downsampling import level_count
 from smartsplat_large.errors import DiskFullError, OutputExistsError, SourceError, UsageError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.ome_zarr import shard_for_bands
-from smartsplat_large.progress import Silent
+from smartsplat_large.progress import Costs, Silent
 from smartsplat_large.source import ArraySource, ImageSource, downsample, ingest, open_source, pyramid, working_copy
 
 PIXELS = np.random.default_rng(6).integers(0, 256, (611, 1203, 3), np.uint8)
@@ -83,7 +83,7 @@ def test_the_scheduler_that_is_set_gets_one_task_a_shard(tmp_path: Path, monkeyp
 class _Adding(Silent):
     total = done = 0.0
 
-    def start(self, stage: str, total: float, unit: str) -> None:
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         self.total = total
 
     def advance(self, amount: float = 1, **facts: object) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from smartsplat_large.config import FitConfig
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.progress import Silent
+from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
@@ -20,6 +20,7 @@ from smartsplat_large.streaming.state import Best
 from smartsplat_large.streaming.workers import open_workers
 
 COLUMNS = ("xy", "scale", "rotation", "color")
+SILENT = Silent()
 
 
 def waves(width: int, height: int, spot: tuple[int, int], spot_radius_squared: int) -> ArraySource:
@@ -49,10 +50,11 @@ def plan_of(source: ArraySource, config: FitConfig, block: int | None = None) ->
 def fit_from_start(
     source: ArraySource, config: FitConfig, *, block: int | None = None, workers: int = 1, dashboard: bool = False,
     scheduler: str | None = None, renderer: BlockRenderer | None = None, checkpoint: Checkpoint | None = None,
+    progress: Progress = SILENT,
 ) -> Best:  # fmt: skip
     """A whole fit, or what is left of one."""
-    checkpoint = checkpoint or Checkpoint.none(Silent())
+    checkpoint = checkpoint or Checkpoint.none(SILENT)
     plan, renderer = plan_of(source, config, block), renderer or CpuRenderer()
-    with open_workers(workers, dashboard=dashboard, scheduler=scheduler, progress=Silent()) as pool, checkpoint:
+    with open_workers(workers, dashboard=dashboard, scheduler=scheduler, progress=SILENT) as pool, checkpoint:
         initial = checkpoint.resumed_gaussians or start(source, config)
-        return fit_gaussians(source, renderer, initial, plan, config, pool, Silent(), 0, checkpoint)
+        return fit_gaussians(source, renderer, initial, plan, config, pool, progress, 0, checkpoint)

@@ -17,7 +17,7 @@ from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
-from smartsplat_large.progress import Silent
+from smartsplat_large.progress import Costs, Silent
 from smartsplat_large.render.base import Projection, Spread, at_once
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.source import ArraySource
@@ -229,6 +229,26 @@ def test_a_killed_fit_goes_on_from_its_last_colour(
     assert_identical(fit(renderer=again, checkpoint=opened(tmp_path / "state"), workers=3), whole)
     a_group = 12 * 5
     assert again.calls <= counted.calls - at + a_group
+
+
+class Amounts(Silent):
+    """Keeps what is done of the stage."""
+
+    def __init__(self) -> None:
+        self.done: list[float] = []
+
+    def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
+        self.done = []
+
+    def advance(self, amount: float = 1, **facts: object) -> None:
+        self.done.append(amount)
+
+
+def test_progress_goes_on_within_a_colour() -> None:
+    amounts = Amounts()
+    fit(BLOCKED.replace(coarse_share=0.0), progress=amounts)
+    assert sum(amounts.done) == pytest.approx(BLOCKED.steps)
+    assert max(amounts.done) < BLOCKED.steps_per_visit / 4
 
 
 def test_hasty_rates_are_halved_and_what_is_lost_is_taken_back() -> None:

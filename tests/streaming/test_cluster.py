@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -189,7 +190,23 @@ def test_a_performance_report_is_written(tmp_path: Path) -> None:
         open_workers(1, scheduler=started.scheduler_address, performance_report=report, progress=Silent()) as workers,
     ):
         assert list(workers.map(pow, 2, range(20))) == [2**i for i in range(20)]
-    assert "bokeh" in report.read_text()
+    page = report.read_text()
+    assert "bokeh" in page
+    assert not re.findall(r"<script[^>]*\ssrc=", page), "it can be read without a network"
+
+
+def kept_open(_: object, __: int) -> int:
+    return len(cluster._opened)
+
+
+def test_workers_elsewhere_forget_a_fit_that_has_ended(tmp_path: Path) -> None:
+    with local_cluster(tmp_path) as started:
+        with open_workers(1, scheduler=started.scheduler_address, progress=Silent()) as workers:
+            assert set(workers.map(kept_open, None, range(20))) == {1}
+        deadline = time.monotonic() + 30
+        while cluster._opened:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_dashboard_finds_a_port_where_the_usual_one_is_taken() -> None:

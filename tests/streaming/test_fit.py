@@ -191,3 +191,14 @@ def test_ssim_joins_after_its_share_of_the_steps_whatever_the_level() -> None:
         assert sum(phase.steps for phase in plan.phases) == 100
         assert sum(phase.steps for phase in plan.phases if not phase.ssim) == round(100 * share)
         assert [phase.ssim for phase in plan.phases] == sorted(phase.ssim for phase in plan.phases)
+
+
+def test_costs_of_steps_follow_pixels_and_terms_of_the_loss() -> None:
+    config = PRESETS["balanced"].replace(ratio=None, gaussians=2000, steps=100)
+    plan = plan_fit(Size(1024, 1024), 3, 1, 2000, config, memory_bytes=1 << 32, workers=2)
+    costs = plan.costs(0)
+    assert sum(steps for steps, _ in costs) == 100
+    assert costs[0][1] < costs[1][1] <= 1 < costs[-1][1]
+    begun = plan.costs(costs[0][0] + 3)
+    assert [steps for steps, _ in begun[:2]] == [0, costs[1][0] - 3]
+    assert sum(steps for steps, _ in plan.costs(100)) == 0
