@@ -17,7 +17,7 @@ from smartsplat_large.array_types import Moments, Pixels, Planes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render import records
-from smartsplat_large.render.base import PointwiseLoss, Projection
+from smartsplat_large.render.base import PointwiseLoss, Projection, box_variance
 from smartsplat_large.render.cpu import CpuRenderer
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class CudaRenderer(CpuRenderer):
 
     def kept(self, array: np.ndarray) -> Tensor:
         """A copy on the device, which stays there as long as ``array`` is alive; that must not be changed."""
-        key, found = id(array), self._kept.get(id(array))
+        found = self._kept.get(id(array))
         if found is not None and found[0]() is array:
             return found[1]
         copy = self._sent(array)
-        self._kept[key] = (weakref.ref(array, lambda _: self._kept.pop(key, None)), copy)
+        self._keep(array, copy)
         return copy
 
     def received(self, tensor: Tensor) -> np.ndarray:
@@ -110,6 +110,33 @@ class CudaRenderer(CpuRenderer):
 
         room = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
         return room.copy_(tensor).numpy()
+
+    def shared(self, tensor: Tensor) -> np.ndarray:
+        """A copy in the host's memory that :meth:`kept` knows as ``tensor``; read-only, as a change would be missed here."""
+        array = self.received(tensor)
+        array.flags.writeable = False
+        self._keep(array, tensor)
+        return array
+
+    def _keep(self, array: np.ndarray, copy: Tensor) -> None:
+        key = id(array)
+        self._kept[key] = (weakref.ref(array, lambda _: self._kept.pop(key, None)), copy)
+
+    def projected(
+        self, xy: Tensor, scale: Tensor, rotation: Tensor, color: Tensor, pitch: float
+    ) -> tuple[Tensor, Tensor]:
+        """Records and peaks of Gaussians that are on the device."""
+        import torch
+
+        kernels, (count, channels) = _kernels(), color.shape
+        gaussians = xy.new_zeros((count, records.COLUMNS))
+        peaks = torch.empty_like(color)
+        seen = torch.tensor([pitch, box_variance(pitch)], dtype=torch.float64).to(xy.device)
+        if count:
+            kernels.project[(-(-count // kernels.LANES),)](
+                xy, scale, rotation, color, seen, gaussians, peaks, count, channels=channels
+            )
+        return gaussians, peaks
 
     def rendered(self, gaussians: Tensor, peaks: Tensor, window: Window, base: Planes | None) -> Tensor:
         """The planes of a window, on the device."""

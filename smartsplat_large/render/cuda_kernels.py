@@ -21,7 +21,10 @@ from smartsplat_large.render import records
 TILE = 16
 """Pixels on a side of a raster tile, and of the patches that a Gaussian walks over backward."""
 WARPS = 2
+LANES = 128
+"""Gaussians of a program that takes one a lane."""
 
+_LANES = tl.constexpr(LANES)
 _COLUMNS, _PIXELS, _TILE = tl.constexpr(records.COLUMNS), tl.constexpr(TILE * TILE), tl.constexpr(TILE)
 _MX, _MY, _A, _K, _D = (tl.constexpr(column) for column in (records.MX, records.MY, records.A, records.K, records.D))
 _REACH_X, _REACH_Y = tl.constexpr(records.REACH_X), tl.constexpr(records.REACH_Y)
@@ -183,3 +186,33 @@ def backward(
         tl.store(moment + 7, tl.sum(v2))
     if channels > 3:
         tl.store(moment + 8, tl.sum(v3))
+
+
+@triton.jit(do_not_specialize=["count"])
+def project(
+    xy: tl.tensor, scale: tl.tensor, rotation: tl.tensor, color: tl.tensor, seen: tl.tensor, gaussians: tl.tensor,
+    peaks: tl.tensor, count: tl.tensor, channels: tl.constexpr,
+) -> None:  # fmt: skip
+    """What :func:`.records.project` does, but for the columns that no kernel here reads; ``seen`` is pitch and box variance."""
+    i = tl.program_id(0) * _LANES + tl.arange(0, _LANES).to(tl.int64)
+    valid = i < count
+    pitch, box = tl.load(seen), tl.load(seen + 1)
+    sx, sy = tl.load(scale + 2 * i, valid, 1.0).to(tl.float64), tl.load(scale + 2 * i + 1, valid, 1.0).to(tl.float64)
+    angle = tl.load(rotation + i, valid, 0.0).to(tl.float64)
+    vx, vy = (sx * sx + box) / (pitch * pitch), (sy * sy + box) / (pitch * pitch)
+    cos, sin = tl.cos(angle), tl.sin(angle)
+    ix, iy = 1 / vx, 1 / vy
+    a = cos * cos * ix + sin * sin * iy
+    d = ix * iy / a
+    record = gaussians + i * _COLUMNS
+    tl.store(record + _MX, tl.load(xy + 2 * i, valid, 0.0) / pitch - 0.5, valid)
+    tl.store(record + _MY, tl.load(xy + 2 * i + 1, valid, 0.0) / pitch - 0.5, valid)
+    tl.store(record + _A, a, valid)
+    tl.store(record + _K, cos * sin * (ix - iy) / a, valid)
+    tl.store(record + _D, d, valid)
+    tl.store(record + _REACH_X, tl.sqrt(cos * cos * vx + sin * sin * vy) * _REACH, valid)
+    tl.store(record + _REACH_Y, tl.sqrt(1 / d) * _REACH, valid)
+    amplitude = sx * sy / (tl.sqrt(vx * vy) * pitch * pitch)
+    for channel in tl.static_range(channels):
+        at = i * channels + channel
+        tl.store(peaks + at, (amplitude * tl.load(color + at, valid, 0.0)).to(tl.float32), valid)

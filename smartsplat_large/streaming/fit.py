@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from smartsplat_large.config import FitConfig, LossConfig
@@ -14,6 +15,7 @@ from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
+from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.background import above
 from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, group_of, is_hasty, survey, visit_group
@@ -33,6 +35,7 @@ from smartsplat_large.streaming.state import (
     start_snapshot,
 )
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
+from smartsplat_large.streaming.sweep_cuda import sweep_on_gpu
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
@@ -240,16 +243,29 @@ class _Descent:
         return self._keep_or_return(self.state.gaussians(), sums)
 
     def _descend(self, level: int) -> None:
-        sweep = self._whole(level)
-        sums, gradients = sweep_gradients(sweep, self.workers)
+        gaussians, sums, step = self._swept(level)
         with uninterrupted():
-            lost = self._keep_or_return(sweep.gaussians, sums)
+            lost = self._keep_or_return(gaussians, sums)
             if lost is None:
-                rate = self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer)
-                self.state.step(gradients, rate, self.workers.spread, self._price(sums))
+                step(self.best.rate * rate_at(self.place.taken / self.config.steps, self.config.optimizer))
             self.place.taken += 1
         self._tell(lost)
         self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _swept(self, level: int) -> tuple[Gaussians, LossSums, Callable[[float], None]]:
+        """The state as Gaussians, its loss, and what takes a step from there at a rate."""
+        if isinstance(self.renderer, CudaRenderer):
+            assert self.targets is not None
+            block = max(self.plan.block, self.renderer.side)
+            found = sweep_on_gpu(self.targets, self.renderer, self.state, block, self.loss, self.workers)
+            return found.gaussians, found.sums, lambda rate: found.step(self.state, rate, self._price(found.sums))
+        sweep = self._sweep(level, self.plan.block)
+        sums, gradients = sweep_gradients(sweep, self.workers)
+        return (
+            sweep.gaussians,
+            sums,
+            lambda rate: self.state.step(gradients, rate, self.workers.spread, self._price(sums)),
+        )
 
     def _price(self, sums: LossSums) -> RatePrice:
         loss = self.config.loss
