@@ -3,7 +3,7 @@
     python pipelines/benchmark_gpu.py [--sides N ...] [--json FILE]
 
 Scenes are random Gaussians of a given ratio, as in benchmark_renderer.py. "kernel" begins with arrays that are on the GPU;
-"GPU" begins and ends with arrays in the host's memory, as a block of a fit does; the CPU has all its cores. Steps are whole
+"GPU" begins and ends with arrays in the host's memory, as windows of a decoding do; the CPU has all its cores. Steps are whole
 steps of a fit, with the squared error or with SSIM too: project, bucket, render, compare, gradient, Adam.
 """
 
@@ -18,6 +18,9 @@ import torch
 from benchmark_renderer import BLOCK, SQUARED, WITH_SSIM, fastest, noise, random_scene, step_seconds
 from reporting import guarded, note, parser, publish, table
 
+from smartsplat_large.config import LossConfig, preset
+from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.rate import FREE
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block, Size
 from smartsplat_large.progress import Silent
@@ -25,6 +28,7 @@ from smartsplat_large.render.base import Projection
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.streaming.sweep import prepare_sweep
+from smartsplat_large.streaming.sweep_cuda import sweep_on_gpu
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers, open_workers
 
@@ -84,9 +88,9 @@ def _row(side: int, ratio: int, workers: Workers) -> Row:
             lambda part, block: CPU.correlate(part, block.core, d_planes[(slice(None), *block.core.slices(window))]),
         ),
         "step, CPU": step_seconds(scene, targets, SQUARED, workers),
-        "step, GPU": step_seconds(scene, targets, SQUARED, workers, renderer=gpu, block=gpu.side),
+        "step, GPU": _gpu_step(scene, targets, SQUARED, workers),
         "SSIM step, CPU": step_seconds(scene, targets, WITH_SSIM, workers),
-        "SSIM step, GPU": step_seconds(scene, targets, WITH_SSIM, workers, renderer=gpu, block=gpu.side),
+        "SSIM step, GPU": _gpu_step(scene, targets, WITH_SSIM, workers),
     }  # fmt: skip
     moments, expected = gpu.correlate(projection, window, d_planes), CPU.correlate(projection, window, d_planes)
     return Row(
@@ -102,6 +106,15 @@ def _on_device(call: Callable[[], object]) -> float:
         torch.cuda.synchronize()
 
     return fastest(finished, 20)
+
+
+def _gpu_step(scene: Gaussians, targets: Targets, loss: LossConfig, workers: Workers) -> float:
+    renderer, state = CudaRenderer(), AdamState.start(scene, targets.source.meta.size, preset("balanced").optimizer)
+
+    def step() -> None:
+        sweep_on_gpu(targets, renderer, state, renderer.side, loss, workers).step(state, 0.0, FREE)
+
+    return _on_device(step)
 
 
 def _on_all(scene: Gaussians, targets: Targets, workers: Workers, task: Callable[[Projection, Block], object]) -> float:

@@ -38,7 +38,6 @@ from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import CUTOFF, Gaussians
 from smartsplat_large.lattice import Block, Size, Window
 from smartsplat_large.progress import Silent
-from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.records import MX, MY, TILE_HEIGHT, TILE_WIDTH
 from smartsplat_large.render.strips import STRIPS, spans, strip_range
@@ -277,15 +276,12 @@ def _walks(records: Any, start: Any, ids: Any, width: int, columns: int) -> Any:
     return strips, rows
 
 
-def step_seconds(
-    gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5,
-    renderer: BlockRenderer = RENDERER, block: int = BLOCK,
-) -> float:  # fmt: skip
+def step_seconds(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5) -> float:
     """Seconds of a whole step, its Adam included."""
     state = AdamState.start(gaussians, targets.source.meta.size, preset("balanced").optimizer)
 
     def step() -> None:
-        sweep = prepare_sweep(targets, renderer, state.gaussians(), block, 0, loss, workers.spread)
+        sweep = prepare_sweep(targets, RENDERER, state.gaussians(), BLOCK, 0, loss, workers.spread)
         state.step(sweep_gradients(sweep, workers)[1], 0.0, workers.spread)
 
     return fastest(step, repeat)

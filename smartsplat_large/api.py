@@ -17,7 +17,7 @@ from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
-from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
 from smartsplat_large.memory import Footprint, GiB, program_on, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
@@ -35,6 +35,7 @@ from smartsplat_large.streaming.budget import encode_within
 from smartsplat_large.streaming.checkpoint import Checkpoint, is_delivered
 from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.cluster_loss import loss_named
+from smartsplat_large.streaming.device import device_for
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
@@ -112,7 +113,7 @@ def fit(
             progress.note(f"{meta.name}: {meta.remark}")
         report = _report(performance_report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
-        allowed = allow(meta, config, memory_bytes, workers or default_count())
+        config, allowed = _allowed(meta, config, memory_bytes, workers or default_count(), scheduler)
         identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
@@ -150,6 +151,21 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _allowed(
+    meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, scheduler: str | None
+) -> tuple[FitConfig, Allowance]:
+    """The settings with a device that is here, and what memory leaves to them."""
+    chosen = config.replace(device=device_for(meta.size, config, elsewhere=scheduler is not None))
+    try:
+        return chosen, allow(meta, chosen, memory_bytes, threads)
+    except MemoryLimitError:
+        if config.device != "auto" or chosen.device == "cpu":
+            raise
+        # Without the GPU's libraries there is more room.
+        chosen = config.replace(device="cpu")
+        return chosen, allow(meta, chosen, memory_bytes, threads)
 
 
 def _require_device(config: FitConfig, scheduler: str | None) -> None:
@@ -262,7 +278,7 @@ def decode(
     region: Region | None = None,
     level: int | None = None,
     scale: float | None = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     overwrite: bool = False,
     workers: int | None = None,
     memory_bytes: int = 4 * GiB,
@@ -280,7 +296,7 @@ def decode(
     level, scale
         Shrink by ``2**level``, or resize by ``scale``; at most one of them.
     device
-        Where it is rendered. Pixels of two devices may differ by one level.
+        Where it is rendered; ``auto`` is ``cpu``, which was found faster. Pixels of two devices may differ by one level.
     memory_bytes
         Refuse a picture so wide that the rows in work would take more.
     skip_damage

@@ -125,7 +125,7 @@ class OptimizerConfig:
         _require(0 <= self.decay_floor <= 1, "optimizer.decay_floor", self.decay_floor, "0 to 1")
 
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,8 @@ class FitConfig:
     """Steps that a block takes at a time in blocked mode, at most."""
     seed: int = 0
     device: Device = "cpu"
-    """Where blocks are rendered and compared. Sums are rounded otherwise there, so files differ, in quality only by chance."""
+    """Where blocks are rendered and compared. A GPU rounds otherwise, so files differ, in quality only by chance. Auto: a
+    GPU where that has been found faster, see streaming/device.py."""
     coarse_share: float = 0.0
     """Share of the steps taken on reduced levels, coarsest first."""
     relocate_share: float = 0.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,8 +23,17 @@ def is_there() -> bool:
 
 
 def is_ready() -> bool:
-    """Whether our kernels can run on a CUDA device here."""
-    return importlib.util.find_spec("triton") is not None and is_there()
+    """Whether our kernels can run on a CUDA device here: Triton compiles them, and their launchers with a C compiler."""
+    compiler = any(map(shutil.which, (os.environ.get("CC") or "gcc", "clang")))
+    return compiler and importlib.util.find_spec("triton") is not None and is_there()
+
+
+def is_for_computing() -> bool:
+    """Whether the device is of a data centre's kind, half as fast in float64 as in float32; there must be one."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return bool(major >= 6 and minor == 0)
 
 
 def require() -> None:
@@ -31,10 +42,10 @@ def require() -> None:
     Raises
     ------
     MissingDependencyError
-        torch, Triton or the device is missing.
+        torch, Triton, a C compiler or the device is missing.
     """
     if not is_ready():
         raise MissingDependencyError(
-            "the device cuda: torch and Triton see no GPU here",
-            hint="take --device cpu; or install torch built for CUDA, which brings Triton, where there is an NVIDIA GPU",
+            "the device cuda: torch and Triton see no GPU here, or no C compiler",
+            hint="take --device cpu, or, where there is an NVIDIA GPU, install gcc and torch for CUDA, which brings Triton",
         )

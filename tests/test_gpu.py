@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 import smartsplat_large
-from smartsplat_large import gpu
+from smartsplat_large import api, gpu
 from smartsplat_large.cli import run
-from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.memory import PROGRAM, program_on
+from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
+from smartsplat_large.lattice import Size
+from smartsplat_large.memory import PROGRAM, GiB, program_on
+from smartsplat_large.source import ImageMeta
+from smartsplat_large.streaming.device import device_for
 
 
 @pytest.fixture
@@ -49,3 +52,40 @@ def test_a_cluster_has_none(image: Path) -> None:
 
 def test_its_libraries_are_counted() -> None:
     assert program_on("cuda") > program_on("cpu") == PROGRAM
+
+
+LARGE, BALANCED = Size(2048, 2048), smartsplat_large.preset("balanced").replace(device="auto")
+
+
+@pytest.fixture
+def kind(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """A GPU of a data centre, which a test may turn into another kind."""
+    kind = {"ready": True, "for computing": True}
+    monkeypatch.setattr(gpu, "is_ready", lambda: kind["ready"])
+    monkeypatch.setattr(gpu, "is_for_computing", lambda: kind["for computing"])
+    return kind
+
+
+def test_auto_takes_a_gpu_where_that_was_measured(kind: dict[str, bool]) -> None:
+    assert device_for(LARGE, BALANCED) == "cuda"
+    assert device_for(LARGE, BALANCED.replace(steps=60)) == "cpu"
+    assert device_for(LARGE, BALANCED, elsewhere=True) == "cpu"
+    assert device_for(Size(20_000, 20_000), BALANCED) == "cpu"
+    assert device_for(LARGE, BALANCED.replace(device="cpu")) == "cpu"
+    for name in kind:
+        kind[name] = False
+        assert device_for(LARGE, BALANCED) == "cpu"
+        kind[name] = True
+
+
+@pytest.mark.usefixtures("kind")
+def test_auto_does_without_where_memory_is_short() -> None:
+    meta = ImageMeta(
+        name="image", format="npy", levels=(LARGE,), dtype=np.dtype(np.uint8), channels=3, tile=None, cheap_windows=True
+    )
+    assert api._allowed(meta, BALANCED, 4 * GiB, 4, None)[0].device == "cuda"
+    config, allowed = api._allowed(meta, BALANCED, GiB, 4, None)
+    assert config.device == "cpu"
+    assert allowed.plan.footprint.program == PROGRAM
+    with pytest.raises(MemoryLimitError):
+        api._allowed(meta, BALANCED.replace(device="cuda"), GiB, 4, None)

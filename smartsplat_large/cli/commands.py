@@ -142,7 +142,7 @@ def decode(
     with shown(quiet=quiet) as progress:
         values = smartsplat_large.decode(
             file, output, region=region, level=level, scale=scale, overwrite=overwrite, workers=workers,
-            skip_damage=skip_damage, device=device or "cpu", progress=progress,
+            skip_damage=skip_damage, device=device or "auto", progress=progress,
         )  # fmt: skip
     for part in results.damage_lines(values["damage"]):
         click.echo(f"warning: {file}: {part}", err=True)

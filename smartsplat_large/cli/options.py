@@ -56,11 +56,6 @@ def to_words(ctx: click.Context, param: click.Parameter, value: str | None) -> l
     return None if value is None else [part.strip() for part in value.split(",")]
 
 
-def to_device(ctx: click.Context, param: click.Parameter, value: str) -> str | None:
-    """Callback of an option: ``auto`` leaves it to the settings, which is ``cpu`` unless a file says otherwise."""
-    return None if value == "auto" else value
-
-
 def json_option(command: Command) -> Command:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
@@ -87,11 +82,10 @@ def workers_option(command: Command) -> Command:
 
 
 def device_option(command: Command) -> Command:
-    """``--device``: the name of one, or None for the settings' own."""
+    """``--device``."""
     return click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True, callback=to_device,
-        help="Where to render.",
-    )(command)  # fmt: skip
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to render: cuda is a GPU.  [auto]"
+    )(command)
 
 
 def preset_option(command: Command) -> Command:
@@ -131,7 +125,7 @@ def fit_config(
     if len(aims) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
     name = preset_name or (read_toml(file, PRESETS[DEFAULT_PRESET]).preset if file else DEFAULT_PRESET)
-    config = preset(name)
+    config = preset(name).replace(device="auto")
     if file:
         config = read_toml(file, config)
     changes: dict[str, Any] = {"preset": name} | aims

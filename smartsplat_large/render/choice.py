@@ -9,7 +9,7 @@ from smartsplat_large.render.cuda import CudaRenderer
 
 
 def renderer_on(device: Device, background: tuple[float, ...]) -> BlockRenderer:
-    """A renderer that adds Gaussians to ``background``.
+    """A renderer that adds Gaussians to ``background``; ``auto`` is the processor.
 
     Raises
     ------

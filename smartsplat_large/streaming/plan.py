@@ -166,10 +166,11 @@ def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
     parts = _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
-    return tuple(replace(part, blocked=_is_blocked(size, part.level, config)) for part in parts)
+    return tuple(replace(part, blocked=is_blocked(size, part.level, config)) for part in parts)
 
 
-def _is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+def is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+    """Whether the steps of a level are taken block by block."""
     pixels = size.at_level(level).pixels
     if config.mode == "blocked":
         return level == 0 or pixels >= SMALLEST_BLOCKED
