@@ -183,8 +183,8 @@ def _scenes(given: argparse.Namespace, workers: Workers) -> Iterator[Row]:
     size = Size(given.side, given.side)
     for ratio, overlap in SCENES:
         note(f"scene: ratio {ratio}, overlap {overlap:g}")
-        gaussians = _scene(size, ratio, overlap)
-        row = _measured(f"ratio {ratio}, overlap {overlap:g}", gaussians, _noise(size), workers)
+        gaussians = random_scene(size, ratio, overlap)
+        row = _measured(f"ratio {ratio}, overlap {overlap:g}", gaussians, noise(size), workers)
         share = TORCH_SIDE**2 / size.pixels
         row = dataclasses.replace(row, tiled_torch_s=tiled_seconds(gaussians, TORCH_SIDE) / share)
         if yardstick:
@@ -206,10 +206,10 @@ def _fits(picture: Path, workers: Workers) -> Iterator[Row]:
         plan = plan_fit(size, 3, 1, count, config, memory_bytes=1 << 40, workers=workers.count)
         best = fit_gaussians(source, RENDERER, start, plan, config, workers, Silent(), kept_bytes=1 << 30)
         row = _measured(name, best.gaussians, source, workers)
-        alike = _scene(size, 3 * size.pixels / (7 * count), 1.0)
+        alike = random_scene(size, 3 * size.pixels / (7 * count), 1.0)
         wider = math.sqrt(row.evaluations / _evaluations(alike))
         alike = dataclasses.replace(alike, scale=np.float32(wider) * alike.scale)
-        yield dataclasses.replace(row, alike_s=_step(alike, Targets(source, 0, 1 << 40), SQUARED, workers))
+        yield dataclasses.replace(row, alike_s=step_seconds(alike, Targets(source, 0, 1 << 40), SQUARED, workers))
 
 
 def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Workers) -> Row:
@@ -218,13 +218,13 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
     sweep = prepare_sweep(targets, RENDERER, gaussians, BLOCK, 0, SQUARED)
     blocks = list(sweep.task.grid)
     parts = [sweep.projection.take(sweep.members.of(block.index)) for block in blocks]
-    noise = [np.random.default_rng(1).standard_normal((3, *block.core.shape)).astype(np.float32) for block in blocks]
+    d_images = [np.random.default_rng(1).standard_normal((3, *block.core.shape)).astype(np.float32) for block in blocks]
 
     def render(_: None, i: int) -> Any:
         return RENDERER.render(parts[i], blocks[i].core)
 
     def correlate(_: None, i: int) -> Any:
-        return RENDERER.correlate(parts[i], blocks[i].core, noise[i])
+        return RENDERER.correlate(parts[i], blocks[i].core, d_images[i])
 
     def bucket() -> None:
         for part, block in zip(parts, blocks, strict=True):
@@ -239,7 +239,7 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
 
     def on_all(task: Callable[[None, int], Any]) -> float:
         # As in a fit, nothing but sums outlives its block: fresh memory for every image would cost more than rendering it.
-        return _best(lambda: deque(workers.map(task, None, range(len(blocks))), maxlen=0))
+        return fastest(lambda: deque(workers.map(task, None, range(len(blocks))), maxlen=0))
 
     strips, strip_rows = _walks(
         sweep.projection.records,
@@ -247,13 +247,15 @@ def _measured(name: str, gaussians: Gaussians, source: ArraySource, workers: Wor
         size.width,
         -(-size.width // TILE_WIDTH),
     )
-    listing = _best(lambda: members(sweep.projection, sweep.task.grid))
-    plain, similar = (_step(gaussians, Targets(source, 0, 1 << 40), loss, workers) for loss in (SQUARED, WITH_SSIM))
+    listing = fastest(lambda: members(sweep.projection, sweep.task.grid))
+    plain, similar = (
+        step_seconds(gaussians, Targets(source, 0, 1 << 40), loss, workers) for loss in (SQUARED, WITH_SSIM)
+    )
     return Row(
         scene=name, megapixels=size.megapixels, gaussians=len(gaussians), evaluations=_evaluations(gaussians),
         strips=strips, strip_rows=strip_rows,
         forward_s=on_all(render), backward_s=on_all(correlate), step_s=plain, ssim_step_s=similar, loss_s=on_all(compare),
-        bucket_s=listing + _best(bucket) / workers.count,
+        bucket_s=listing + fastest(bucket) / workers.count,
     )  # fmt: skip
 
 
@@ -274,7 +276,7 @@ def _walks(records: Any, start: Any, ids: Any, width: int, columns: int) -> Any:
     return strips, rows
 
 
-def _step(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5) -> float:
+def step_seconds(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Workers, repeat: int = 5) -> float:
     """Seconds of a whole step, its Adam included."""
     state = AdamState.start(gaussians, targets.source.meta.size, preset("balanced").optimizer)
 
@@ -282,7 +284,7 @@ def _step(gaussians: Gaussians, targets: Targets, loss: LossConfig, workers: Wor
         sweep = prepare_sweep(targets, RENDERER, state.gaussians(), BLOCK, 0, loss, workers.spread)
         state.step(sweep_gradients(sweep, workers)[1], 0.0, workers.spread)
 
-    return _best(step, repeat)
+    return fastest(step, repeat)
 
 
 def _costs(largest: int, workers: Workers) -> dict[float, float]:
@@ -292,7 +294,9 @@ def _costs(largest: int, workers: Workers) -> dict[float, float]:
     while side * side <= largest << 20:
         note(f"cost: {side} x {side}")
         size = Size(side, side)
-        costs[size.megapixels] = _step(_scene(size, 100, 2.0), Targets(_noise(size), 0, 1 << 40), SQUARED, workers, 3)
+        costs[size.megapixels] = step_seconds(
+            random_scene(size, 100, 2.0), Targets(noise(size), 0, 1 << 40), SQUARED, workers, 3
+        )
         side *= 2
     return costs
 
@@ -304,10 +308,10 @@ def _exponent(costs: dict[float, float]) -> float:
 def _step_seconds_on(threads: int) -> float:
     size = Size(2048, 2048)
     with open_workers(threads, progress=Silent()) as workers:
-        return _step(_scene(size, 100, 2.0), Targets(_noise(size), 0, 1 << 40), SQUARED, workers)
+        return step_seconds(random_scene(size, 100, 2.0), Targets(noise(size), 0, 1 << 40), SQUARED, workers)
 
 
-def _scene(size: Size, ratio: float, overlap: float, seed: int = 0) -> Gaussians:
+def random_scene(size: Size, ratio: float, overlap: float, seed: int = 0) -> Gaussians:
     """As many as eq. 5 has, anywhere, ``overlap`` times as wide as the circles of eq. 14, of any shape."""
     count = int(3 * size.pixels / (7 * ratio))
     rng = np.random.default_rng(seed)
@@ -318,7 +322,7 @@ def _scene(size: Size, ratio: float, overlap: float, seed: int = 0) -> Gaussians
     return Gaussians(xy, scale, rotation, rng.uniform(-0.2, 1, (count, 3)).astype(np.float32))
 
 
-def _noise(size: Size) -> ArraySource:
+def noise(size: Size) -> ArraySource:
     return ArraySource(np.random.default_rng(0).integers(0, 256, (size.height, size.width, 3), np.uint8))
 
 
@@ -347,9 +351,9 @@ def _by_yardstick(yardstick: Any, gaussians: Gaussians, size: Size) -> tuple[flo
 
 def _dense_ratio() -> float:
     size = Size(256, 256)
-    gaussians = _scene(size, 100, 2.0)
+    gaussians = random_scene(size, 100, 2.0)
     d_planes = np.ones((3, 256, 256), np.float32)
-    ours = _best(lambda: RENDERER.forward(gaussians, size.window)) + _best(
+    ours = fastest(lambda: RENDERER.forward(gaussians, size.window)) + fastest(
         lambda: RENDERER.backward(gaussians, size.window, d_planes)
     )
     return dense_seconds(gaussians, 256) / ours
@@ -371,10 +375,10 @@ def _start(*, fresh: bool) -> float:
 
 def _sgemm(side: int = 2048) -> float:
     a = np.random.default_rng(0).standard_normal((side, side)).astype(np.float32)
-    return 2 * side**3 / _best(lambda: a @ a) / 1e9
+    return 2 * side**3 / fastest(lambda: a @ a) / 1e9
 
 
-def _best(call: Callable[[], Any], repeat: int = 5) -> float:
+def fastest(call: Callable[[], Any], repeat: int = 5) -> float:
     """Seconds of the fastest of some calls, after one that does not count."""
     call()
     best = math.inf

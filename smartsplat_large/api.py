@@ -12,16 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+from smartsplat_large import gpu
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
-from smartsplat_large.config import PRESETS, FitConfig
+from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
-from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
+from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
+from smartsplat_large.memory import Footprint, GiB, program_on, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.render.cpu import CpuRenderer
+from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample
 from smartsplat_large.sink import band_height, check_output, write_image
@@ -34,6 +35,7 @@ from smartsplat_large.streaming.budget import encode_within
 from smartsplat_large.streaming.checkpoint import Checkpoint, is_delivered
 from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.cluster_loss import loss_named
+from smartsplat_large.streaming.device import device_for
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
@@ -97,6 +99,7 @@ def fit(
     """
     began = time.perf_counter()
     config, progress = config or PRESETS["balanced"], progress or Silent()
+    _require_device(config, scheduler)
     piped = is_pipe(image)
     if piped:
         _require_pipe_will_do(image, output, bool(resume))
@@ -110,7 +113,7 @@ def fit(
             progress.note(f"{meta.name}: {meta.remark}")
         report = _report(performance_report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
-        allowed = allow(meta, config, memory_bytes, workers or default_count())
+        config, allowed = _allowed(meta, config, memory_bytes, workers or default_count(), scheduler)
         identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
@@ -148,6 +151,37 @@ def fit(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+def _allowed(
+    meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, scheduler: str | None
+) -> tuple[FitConfig, Allowance]:
+    """The settings with a device that is here, and what memory leaves to them."""
+    chosen = config.replace(device=device_for(meta.size, config, elsewhere=scheduler is not None))
+    try:
+        return chosen, allow(meta, chosen, memory_bytes, threads)
+    except MemoryLimitError:
+        if config.device != "auto" or chosen.device == "cpu":
+            raise
+        # Without the GPU's libraries there is more room.
+        chosen = config.replace(device="cpu")
+        return chosen, allow(meta, chosen, memory_bytes, threads)
+
+
+def _require_device(config: FitConfig, scheduler: str | None) -> None:
+    """Do nothing if the device that the settings name is here.
+
+    Raises
+    ------
+    UsageError
+        A cluster's workers are to do what a GPU of this machine should.
+    MissingDependencyError
+        There is no GPU here, or nothing to use it with.
+    """
+    if config.device == "cuda":
+        if scheduler:
+            raise UsageError("a cluster's workers fit on their processors", hint="--device cpu, or no --scheduler")
+        gpu.require()
 
 
 def _require_pipe_will_do(image: str | Path, output: str | Path | None, resume: bool) -> None:
@@ -202,7 +236,7 @@ def _encoded(
     checkpoint: Checkpoint,
 ) -> Encoded:  # fmt: skip
     """The file of a fit: at the PSNR that is wanted, or of the Gaussians and bytes that are allowed."""
-    renderer, kept_bytes = CpuRenderer(background_of(copy, config)), allowed.spare_bytes
+    renderer, kept_bytes = renderer_on(config.device, background_of(copy, config)), allowed.spare_bytes
     if config.psnr is not None:
         return encode_to_psnr(
             QualityTask(copy, renderer, config, allowed.planned, allowed.count, kept_bytes, folder, pool, progress),
@@ -244,6 +278,7 @@ def decode(
     region: Region | None = None,
     level: int | None = None,
     scale: float | None = None,
+    device: Device = "auto",
     overwrite: bool = False,
     workers: int | None = None,
     memory_bytes: int = 4 * GiB,
@@ -260,6 +295,8 @@ def decode(
         In level-0 pixels, inside the picture; by default all of it.
     level, scale
         Shrink by ``2**level``, or resize by ``scale``; at most one of them.
+    device
+        Where it is rendered; ``auto`` is ``cpu``, which was found faster. Pixels of two devices may differ by one level.
     memory_bytes
         Refuse a picture so wide that the rows in work would take more.
     skip_damage
@@ -272,7 +309,7 @@ def decode(
     """
     progress = progress or Silent()
     with SplatFile(file) as opened:
-        view = view_of(opened, pitch_of(level, scale), skip_damage)
+        view = view_of(opened, pitch_of(level, scale), skip_damage, device)
         window = output_window(view, region, str(file))
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
@@ -280,7 +317,7 @@ def decode(
             _require_apart(opened.path, Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         band_bytes = band_height(output) * size.width * header.channels * view.dtype.itemsize
-        held = Footprint(program=PROGRAM, gaussians=0, working=_BANDS_HELD * band_bytes)
+        held = Footprint(program=program_on(device), gaussians=0, working=_BANDS_HELD * band_bytes)
         require(held, memory_bytes, f"decoding {size} pixels", hint="a --region, or a smaller --scale")
         progress.start("decode", size.megapixels, "MP")
         stored = header.pixels_per_cm

@@ -42,6 +42,8 @@ class SamplingConfig:
     """Share of the points drawn by features (eq. 21)."""
     neighbors: int = 3
     """K of eq. 17."""
+    neighbor_search: Literal["kdtree", "keops"] = "kdtree"
+    """Who finds them: scipy, or KeOps, on a GPU where there is one. They find the same; docs/performance.md says how fast."""
     overlap: float = 1.0
     """Factor on all scales after eqs. 14 and 17; the paper's coverage (1.0) is thin."""
 
@@ -123,6 +125,9 @@ class OptimizerConfig:
         _require(0 <= self.decay_floor <= 1, "optimizer.decay_floor", self.decay_floor, "0 to 1")
 
 
+Device = Literal["auto", "cpu", "cuda"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitConfig:
     """Everything that decides the bytes of the file, beside the image itself."""
@@ -143,6 +148,9 @@ class FitConfig:
     steps_per_visit: int = 10
     """Steps that a block takes at a time in blocked mode, at most."""
     seed: int = 0
+    device: Device = "cpu"
+    """Where blocks are rendered and compared. A GPU rounds otherwise, so files differ, in quality only by chance. Auto: a
+    GPU where that has been found faster, see streaming/device.py."""
     coarse_share: float = 0.0
     """Share of the steps taken on reduced levels, coarsest first."""
     relocate_share: float = 0.0

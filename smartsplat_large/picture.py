@@ -10,9 +10,11 @@ import numpy as np
 
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.codec import SplatFile
+from smartsplat_large.config import Device
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.streaming.view import View, from_full_size
 
@@ -57,9 +59,9 @@ class SplatImage:
         self.close()
 
 
-def view_of(file: SplatFile, pitch: float = 1.0, skip_damage: bool = False) -> View:
+def view_of(file: SplatFile, pitch: float = 1.0, skip_damage: bool = False, device: Device = "cpu") -> View:
     """A file as its pictures are restored on this machine."""
-    return View(file, CpuRenderer(file.header.background), pitch, skip_damage)
+    return View(file, renderer_on(device, file.header.background), pitch, skip_damage)
 
 
 def pitch_of(level: int | None, scale: float | None) -> float:

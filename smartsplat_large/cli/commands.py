@@ -14,6 +14,7 @@ import click
 import smartsplat_large
 from smartsplat_large.cli import comparisons, results
 from smartsplat_large.cli.options import (
+    device_option,
     fit_config,
     json_option,
     memory_option,
@@ -27,6 +28,7 @@ from smartsplat_large.cli.options import (
     workers_option,
 )
 from smartsplat_large.cli.progress import shown
+from smartsplat_large.config import Device
 from smartsplat_large.errors import MissingDependencyError, SplatFileError, UsageError
 from smartsplat_large.lattice import Window
 from smartsplat_large.streaming.cluster import has_dashboard
@@ -79,9 +81,7 @@ def program() -> None:
 @click.option("--resume", is_flag=True, help="Go on where an interrupted fit was last saved; the file is the same.")
 @overwrite_option
 @click.option("--seed", type=int, metavar="N", help="Same seed, same file.  [0]")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True, help="Where to compute."
-)
+@device_option
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), metavar="FILE.toml",
     help="Settings on top of the preset; flags win over them.",
@@ -91,8 +91,8 @@ def program() -> None:
 def fit(
     image: str, output: str | None, ratio: float | None, size_bytes: int | None, psnr: float | None, gaussians: int | None,
     preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
-    dashboard: bool | None, performance_report: Path | None, resume: bool, overwrite: bool, seed: int | None, device: str,
-    config_file: Path | None, as_json: bool, quiet: bool,
+    dashboard: bool | None, performance_report: Path | None, resume: bool, overwrite: bool, seed: int | None,
+    device: Device | None, config_file: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
@@ -104,7 +104,7 @@ def fit(
             "--dashboard needs the packages distributed and bokeh", hint="pip install 'smartsplat-large[dashboard]'"
         )
     config = fit_config(
-        preset_name=preset_name, file=config_file, steps=steps, seed=seed,
+        preset_name=preset_name, file=config_file, steps=steps, seed=seed, device=device,
         targets={"ratio": ratio, "bytes": size_bytes, "psnr": psnr, "gaussians": gaussians},
     )  # fmt: skip
     with shown(quiet=quiet) as progress:
@@ -129,19 +129,20 @@ def fit(
 @click.option("--level", type=int, metavar="K", help="Halve the size K times.")
 @click.option("--scale", type=float, metavar="S", help="Resize by any factor, also above 1.")
 @click.option("--skip-damage", is_flag=True, help="Leave damaged blocks of the file out instead of stopping.")
+@device_option
 @workers_option
 @overwrite_option
 @json_option
 @quiet_option
 def decode(
     file: str, output: str, region: Window | None, level: int | None, scale: float | None, skip_damage: bool,
-    workers: int | None, overwrite: bool, as_json: bool, quiet: bool,
+    device: Device | None, workers: int | None, overwrite: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Restore the picture of a .ssplat file, or a window of it, at any zoom."""
     with shown(quiet=quiet) as progress:
         values = smartsplat_large.decode(
             file, output, region=region, level=level, scale=scale, overwrite=overwrite, workers=workers,
-            skip_damage=skip_damage, progress=progress,
+            skip_damage=skip_damage, device=device or "auto", progress=progress,
         )  # fmt: skip
     for part in results.damage_lines(values["damage"]):
         click.echo(f"warning: {file}: {part}", err=True)

@@ -81,6 +81,13 @@ def workers_option(command: Command) -> Command:
     )(command)
 
 
+def device_option(command: Command) -> Command:
+    """``--device``."""
+    return click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="Where to render: cuda is a GPU.  [auto]"
+    )(command)
+
+
 def preset_option(command: Command) -> Command:
     """``--preset NAME``, with what each costs (docs/configuration.md)."""
     return click.option(
@@ -105,6 +112,7 @@ def fit_config(
     targets: dict[str, float | int | None],
     steps: int | None,
     seed: int | None,
+    device: str | None = None,
 ) -> FitConfig:
     """The preset, what the file says on top of it, and the flags on top of both; ``targets`` by name, one at most.
 
@@ -117,9 +125,11 @@ def fit_config(
     if len(aims) > 1:
         raise UsageError(f"{' and '.join('--' + name for name in aims)} exclude each other", hint="give one of them")
     name = preset_name or (read_toml(file, PRESETS[DEFAULT_PRESET]).preset if file else DEFAULT_PRESET)
-    config = preset(name)
+    config = preset(name).replace(device="auto")
     if file:
         config = read_toml(file, config)
     changes: dict[str, Any] = {"preset": name} | aims
-    changes |= {key: value for key, value in (("steps", steps), ("seed", seed)) if value is not None}
+    changes |= {
+        key: value for key, value in (("steps", steps), ("seed", seed), ("device", device)) if value is not None
+    }
     return config.replace(**changes)

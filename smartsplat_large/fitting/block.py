@@ -12,9 +12,11 @@ from numba import njit
 from smartsplat_large.array_types import Index, Moments, WholePlanes
 from smartsplat_large.bucketing import cell_span, list_by_cell
 from smartsplat_large.config import LossConfig
+from smartsplat_large.fitting import block_cuda
 from smartsplat_large.fitting.loss import LossSums, block_loss
 from smartsplat_large.lattice import Block, BlockGrid, Size
 from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Projection
+from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
 
@@ -57,6 +59,8 @@ def block_moments(
 
     Summed over all blocks of an image this is the loss and the gradient of the whole image.
     """
+    if isinstance(renderer, CudaRenderer):
+        return block_cuda.block_moments(renderer, projection, target, block, loss, image)
     if loss.ssim:
         rendered = renderer.render(projection, block.outer)
         sums, d_rendered = block_loss(rendered, target, block, loss, image)
@@ -71,6 +75,8 @@ def block_loss_only(
     renderer: BlockRenderer, projection: Projection, target: WholePlanes, block: Block, loss: LossConfig, image: Size
 ) -> LossSums:
     """Loss of a block's core, without gradients."""
+    if isinstance(renderer, CudaRenderer):
+        return block_cuda.block_loss_only(renderer, projection, target, block, loss, image)
     return block_loss(renderer.render(projection, block.outer), target, block, loss, image)[0]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 from numba import njit
 
 from smartsplat_large.array_types import Index, Xy
@@ -23,6 +23,7 @@ MIN_SCALE = 0.2
 
 
 _ALL = slice(None)
+_COLUMNS = ("xy", "raw", "mean", "square")
 
 GradientsOf = Callable[[slice], Iterable[tuple[slice, Gradients]]]
 """Gradients of some rows, in parts: consecutive rows, and the gradients of those alone."""
@@ -86,7 +87,12 @@ class AdamState:
 
     def put(self, rows: Index, part: AdamState) -> None:
         """The inverse of :meth:`take`; steps are counted for all rows at once, and stay."""
-        self.xy[rows], self.raw[rows], self.mean[rows], self.square[rows] = part.xy, part.raw, part.mean, part.square
+        for name in _COLUMNS:
+            column = getattr(self, name)
+            if not column.flags.writeable:  # a GPU has the same
+                column = column.copy()
+                setattr(self, name, column)
+            column[rows] = getattr(part, name)
 
     def copy(self) -> AdamState:
         """One that steps do not change along with this."""
@@ -108,7 +114,7 @@ class AdamState:
         fresh = AdamState.start(gaussians, size, self.config)
         fresh.steps, shared = self.steps, min(len(index), len(fresh))
         self.put(index[:shared], fresh.take(np.arange(shared)))
-        for name in ("xy", "raw", "mean", "square"):
+        for name in _COLUMNS:
             column = getattr(self, name)
             if len(index) > shared:
                 setattr(self, name, np.delete(column, index[shared:], axis=0))
@@ -120,10 +126,7 @@ class AdamState:
         c = self.config
         self.steps += 1
         bias_1, bias_2 = 1 - c.beta1**self.steps, 1 - c.beta2**self.steps
-        color_rates = [c.lr_color] * (self.raw.shape[1] - 3)
-        rates = np.array(
-            [c.lr_xy * self.rate_xy[0], c.lr_xy * self.rate_xy[1], c.lr_scale, c.lr_scale, c.lr_rotation, *color_rates]
-        )
+        rates = learning_rates(c, self.rate_xy, self.raw.shape[1] - 3)
 
         def step_rows(part: slice) -> None:
             for rows, d in gradients(part):
@@ -140,6 +143,12 @@ class AdamState:
 def _rows_of(column: np.ndarray, rows: Index | slice) -> np.ndarray:
     """Some rows of a column; numpy's take is up to twenty times as fast as its brackets where rows are short."""
     return column[rows] if isinstance(rows, slice) else column.take(rows, axis=0)
+
+
+def learning_rates(config: OptimizerConfig, rate_xy: tuple[float, float], channels: int) -> Float64[np.ndarray, " w"]:
+    """One of each variable, as moments have them."""
+    xy = [config.lr_xy * rate_xy[0], config.lr_xy * rate_xy[1]]
+    return np.array([*xy, config.lr_scale, config.lr_scale, config.lr_rotation, *[config.lr_color] * channels])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

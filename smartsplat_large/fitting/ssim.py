@@ -28,8 +28,8 @@ from smartsplat_large import simd
 HALO = 5
 _TAPS_N = 2 * HALO + 1
 _gauss = np.exp(-((np.arange(_TAPS_N) - HALO) ** 2) / (2 * 1.5**2))
-_TAPS = tuple(np.float32(t) for t in _gauss / _gauss.sum())
-_C1, _C2 = np.float32(0.01**2), np.float32(0.03**2)
+TAPS = tuple(np.float32(t) for t in _gauss / _gauss.sum())
+STABILISERS = _C1, _C2 = np.float32(0.01**2), np.float32(0.03**2)
 PART_HEIGHT, PART_WIDTH = 64, 128
 """Largest core of a part, in pixels: its scratch stays in the second-level cache, eleven of its rows in the first."""
 _PAD = simd.LANES  # columns of zeros left of a phase's pixels; at least as many right of them
@@ -211,13 +211,13 @@ def _put_one(rendered: Any, target: Any, source: Any, scale: Any, planes: Any, o
 def _down(planes: Any, at: Any, first: Any, columns: Any, pitch: Any, layer: Any, moments: Any) -> None:
     """Eleven taps down the columns of all four planes, from row ``at`` on; at least eight columns of zeros follow."""
     for j in range(first, first + columns + uintp(HALO), uintp(simd.LANES)):
-        first = simd.splat(_TAPS[0])
+        first = simd.splat(TAPS[0])
         start = at + j
         a, b = simd.mul(first, simd.load(planes, start)), simd.mul(first, simd.load(planes, start + layer))
         c = simd.mul(first, simd.load(planes, start + uintp(2) * layer))
         d = simd.mul(first, simd.load(planes, start + uintp(3) * layer))
         for t in range(1, _TAPS_N):
-            tap, here = simd.splat(_TAPS[t]), start + uintp(t) * pitch
+            tap, here = simd.splat(TAPS[t]), start + uintp(t) * pitch
             a = simd.fma(tap, simd.load(planes, here), a)
             b = simd.fma(tap, simd.load(planes, here + layer), b)
             c = simd.fma(tap, simd.load(planes, here + uintp(2) * layer), c)
@@ -236,7 +236,7 @@ def _blur(row: Any, at: Any, phase: Any, step: Any) -> Any:
         # Columns to the right, plus as many whole steps as keep it positive.
         right = t - HALO + step * HALO
         where = at + phase * uintp(right % step) + uintp(right // step) - uintp(HALO)
-        total = simd.fma(simd.splat(_TAPS[t]), simd.load(row, where), total)
+        total = simd.fma(simd.splat(TAPS[t]), simd.load(row, where), total)
     return total
 
 
@@ -286,7 +286,7 @@ def _unblur(lattice: Any, at: Any, pitch: Any, step: Any, between: Any) -> Any:
         right = between + t - HALO + step * HALO
         if right % step == 0:
             where = at + pitch * uintp(right // step) - pitch * uintp(HALO)
-            total = simd.fma(simd.splat(_TAPS[t]), simd.load(lattice, where), total)
+            total = simd.fma(simd.splat(TAPS[t]), simd.load(lattice, where), total)
     return total
 
 

@@ -97,6 +97,9 @@ class BlockRenderer(Renderer, Protocol):
     windows add up to those of their union.
     """
 
+    side: int
+    """Pixels on a side of the smallest blocks that keep it busy; 0 where any do."""
+
     def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection: ...
 
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes: ...

@@ -21,6 +21,7 @@ class CpuRenderer:
     """
 
     background: tuple[float, ...] = ()
+    side = 0
 
     def __init__(self, background: tuple[float, ...] = ()) -> None:
         self.background = background

@@ -22,7 +22,7 @@ def uniform_points(size: Size, count: int, rng: np.random.Generator) -> Xy:
 
 
 def exclusion_points(
-    size: Size, count: int, taken: Xy, radius: float, seed: int, *, backend: Backend = "auto", workers: int = 1
+    size: Size, count: int, taken: Xy, radius: float, seed: int, *, backend: Backend = "kdtree", workers: int = 1
 ) -> tuple[Xy, int]:
     """``count`` uniform points, each farther than ``radius`` from all ``taken``, as far as that is possible.
 

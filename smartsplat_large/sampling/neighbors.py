@@ -15,7 +15,7 @@ from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.errors import UsageError
 from smartsplat_large.sampling import neighbors_keops
 
-Backend = Literal["auto", "kdtree", "keops"]
+Backend = Literal["kdtree", "keops"]
 
 _ROWS = 1 << 18
 """Queries answered at a time, which bounds what is in memory beside points and result."""
@@ -26,7 +26,7 @@ def nearest(
     references: Xy,
     k: int,
     *,
-    backend: Backend = "auto",
+    backend: Backend = "kdtree",
     exclude: Index | None = None,
     workers: int = 1,
 ) -> tuple[Float64[np.ndarray, "m k"], Int64[np.ndarray, "m k"]]:
@@ -38,7 +38,7 @@ def nearest(
         ``(m, 2)`` and ``(n, 2)``, finite, in any one unit. Duplicates are allowed.
     backend
         ``kdtree``: scipy, on the CPU. ``keops``: brute force on the GPU, or slowly on the CPU, kept to the
-        neighbourhood of each query where that provably changes nothing. ``auto``: ``keops`` where torch sees a GPU.
+        neighbourhood of each query where that provably changes nothing.
     exclude
         ``(m,)`` the one reference that does not count for each query: the query itself, where it is among them.
     workers
@@ -77,7 +77,7 @@ def nearest(
 
 def _search(backend: Backend, references: Xy, wanted: int, workers: int) -> neighbors_keops.Search:
     """A function from queries to at least ``wanted`` candidate indices a row, ``-1`` for none."""
-    if backend == "keops" or (backend == "auto" and neighbors_keops.is_ready_on_gpu()):
+    if backend == "keops":
         return neighbors_keops.search(references, wanted)
     # Imported late: 0.15 s, which the command line's --help need not wait for.
     from scipy.spatial import cKDTree

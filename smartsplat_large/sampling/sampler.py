@@ -18,7 +18,6 @@ from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.sampling.color import color_block
 from smartsplat_large.sampling.exclusion import exclusion_points, uniform_points
-from smartsplat_large.sampling.neighbors import Backend
 from smartsplat_large.sampling.scale import neighbor_scale
 from smartsplat_large.sampling.schedule import Call, run_calls
 from smartsplat_large.sampling.streams import Stream, generator
@@ -60,7 +59,6 @@ def sample(
     *,
     workers: int | None = None,
     progress: Progress | None = None,
-    backend: Backend = "auto",
 ) -> Gaussians:
     """Exactly ``count`` Gaussians that start a fit of the image; SmartSplat section "feature-smart sampling".
 
@@ -72,11 +70,9 @@ def sample(
     read
         Reads a window of level 0, ``(h, w, channels)`` of ``dtype`` (uint8 or uint16); called from several threads.
     seed
-        The same seed gives the same Gaussians for any ``workers``, ``backend`` and order of tiles.
+        The same seed gives the same Gaussians for any ``workers``, search for neighbours and order of tiles.
     workers
         Threads at a time; None for one a processor. A distributed client has its own number.
-    backend
-        Of the search for neighbours: see :func:`smartsplat_large.sampling.neighbors.nearest`.
 
     Returns
     -------
@@ -91,14 +87,14 @@ def sample(
     Raises
     ------
     UsageError
-        ``count`` or ``workers`` below 1, an unknown ``backend``, or a ``dtype`` other than uint8 and uint16.
+        ``count`` or ``workers`` below 1, or a ``dtype`` other than uint8 and uint16.
     """
     if np.dtype(dtype) not in (np.dtype(np.uint8), np.dtype(np.uint16)):
         raise UsageError(f"pixels of {dtype} cannot be sampled", hint="convert the image to uint8 or uint16")
     for name, value in (("count", count), ("workers", 1 if workers is None else workers)):
         if value < 1:
             raise UsageError(f"{name} = {value} is out of range", hint="it takes 1 or more")
-    job = _Job(read, size, channels, count, config, seed, workers, Silent() if progress is None else progress, backend)
+    job = _Job(read, size, channels, count, config, seed, workers, Silent() if progress is None else progress)
     xy, radius = _place(job)
     scale = _random_scales(job) if config.scales == "random" else np.stack([radius, radius], axis=1)
     color = _random_colors(job) if config.colors == "random" else _median_colors(job, xy, scale.mean(axis=1))
@@ -116,7 +112,6 @@ class _Job:
     seed: int
     workers: int | None
     progress: Progress
-    backend: Backend
 
 
 def _place(job: _Job) -> tuple[Xy, Float64[np.ndarray, " n"]]:
@@ -130,7 +125,9 @@ def _place(job: _Job) -> tuple[Xy, Float64[np.ndarray, " n"]]:
         return xy, np.zeros(0)
     rows = np.arange(len(drawn), len(xy))
     job.progress.start("measuring distances", rest, "points")
-    spread_scale = neighbor_scale(xy, rows, job.config.neighbors, base, backend=job.backend, workers=job.workers or -1)
+    spread_scale = neighbor_scale(
+        xy, rows, job.config.neighbors, base, backend=job.config.neighbor_search, workers=job.workers or -1
+    )
     job.progress.advance(rest)
     return xy, np.concatenate([drawn_scale, spread_scale])
 
@@ -158,7 +155,7 @@ def _spread(job: _Job, count: int, taken: Xy, radius: float) -> Xy:
     if not len(taken):
         return uniform_points(job.size, count, generator(job.seed, Stream.UNIFORM))
     points, filled = exclusion_points(
-        job.size, count, taken, radius, job.seed, backend=job.backend, workers=job.workers or -1
+        job.size, count, taken, radius, job.seed, backend=job.config.neighbor_search, workers=job.workers or -1
     )
     if filled:
         job.progress.note(f"{filled} of {count} uniform points found no free place and lie closer than {radius:.2f} px")

@@ -13,7 +13,7 @@ _FLOOR_SHARE = 0.1
 
 
 def neighbor_scale(
-    xy: Xy, rows: Index, neighbors: int, base: float, *, backend: Backend = "auto", workers: int = 1
+    xy: Xy, rows: Index, neighbors: int, base: float, *, backend: Backend = "kdtree", workers: int = 1
 ) -> Float64[np.ndarray, " m"]:
     """Mean distance of the points ``xy[rows]`` to their ``neighbors`` nearest other points among all ``xy``.
 

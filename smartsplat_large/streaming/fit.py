@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from smartsplat_large.config import FitConfig, LossConfig
@@ -14,6 +15,7 @@ from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
+from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.background import above
 from smartsplat_large.streaming.blocked import GROUPS, VisitTask, changed, group_of, is_hasty, survey, visit_group
@@ -33,6 +35,7 @@ from smartsplat_large.streaming.state import (
     start_snapshot,
 )
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
+from smartsplat_large.streaming.sweep_cuda import sweep_on_gpu
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
 
@@ -165,7 +168,7 @@ class _Descent:
 
     def _end_phase(self, phase: Phase) -> None:
         """Judge the state after the last step; from blocks, it is known only about."""
-        sweep = self._sweep(phase.level)
+        sweep = self._whole(phase.level)
         sums = sweep_loss(sweep, self.workers)
         with uninterrupted():
             if phase.blocked and self.best.sums == self.account.sums:
@@ -193,7 +196,7 @@ class _Descent:
         """See the whole image, where what visits change has nothing to be added to."""
         if self.account.sums is not None:
             return
-        sweep = self._sweep(level)
+        sweep = self._whole(level)
         sums = sweep_loss(sweep, self.workers)
         with uninterrupted():
             self.account.sums = sums
@@ -240,16 +243,29 @@ class _Descent:
         return self._keep_or_return(self.state.gaussians(), sums)
 
     def _descend(self, level: int) -> None:
-        sweep = self._sweep(level)
-        sums, gradients = sweep_gradients(sweep, self.workers)
+        gaussians, sums, step = self._swept(level)
         with uninterrupted():
-            lost = self._keep_or_return(sweep.gaussians, sums)
+            lost = self._keep_or_return(gaussians, sums)
             if lost is None:
-                rate = self.best.rate * rate_at(self.place.taken, self.place.relocated, self.config)
-                self.state.step(gradients, rate, self.workers.spread, self._price(sums))
+                step(self.best.rate * rate_at(self.place.taken, self.place.relocated, self.config))
             self.place.taken += 1
         self._tell(lost)
         self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _swept(self, level: int) -> tuple[Gaussians, LossSums, Callable[[float], None]]:
+        """The state as Gaussians, its loss, and what takes a step from there at a rate."""
+        if isinstance(self.renderer, CudaRenderer):
+            assert self.targets is not None
+            block = max(self.plan.block, self.renderer.side)
+            found = sweep_on_gpu(self.targets, self.renderer, self.state, block, self.loss, self.workers)
+            return found.gaussians, found.sums, lambda rate: found.step(self.state, rate, self._price(found.sums))
+        sweep = self._sweep(level, self.plan.block)
+        sums, gradients = sweep_gradients(sweep, self.workers)
+        return (
+            sweep.gaussians,
+            sums,
+            lambda rate: self.state.step(gradients, rate, self.workers.spread, self._price(sums)),
+        )
 
     def _price(self, sums: LossSums) -> RatePrice:
         loss = self.config.loss
@@ -261,7 +277,7 @@ class _Descent:
         share = relocated_share(taken, self.config) if self.place.relocated < taken else 0.0
         if not share:
             return
-        sweep = self._sweep(max(level, self._relocation_level()))
+        sweep = self._sweep(max(level, self._relocation_level()), self.plan.block)
         index, newcomers = relocations(sweep, share, self._growth(level, share), self.workers)
         with uninterrupted():
             self.state.replace(index, newcomers, self.plan.size)
@@ -290,10 +306,14 @@ class _Descent:
         spacing = math.sqrt(self.plan.size.pixels / len(self.state))
         return min(self.plan.coarsest, max(0, math.floor(math.log2(spacing / _PIXELS_BETWEEN))))
 
-    def _sweep(self, level: int) -> Sweep:
+    def _whole(self, level: int) -> Sweep:
+        """A sweep whose tasks are the renderer's alone: of blocks that keep it busy."""
+        return self._sweep(level, max(self.plan.block, self.renderer.side))
+
+    def _sweep(self, level: int, block: int) -> Sweep:
         gaussians = self.state.gaussians()
         targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
-        return prepare_sweep(targets, self.renderer, gaussians, self.plan.block, level, self.loss, self.workers.spread)
+        return prepare_sweep(targets, self.renderer, gaussians, block, level, self.loss, self.workers.spread)
 
     def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from smartsplat_large import memory
-from smartsplat_large.config import FitConfig
+from smartsplat_large.config import Device, FitConfig
 from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Costs
 from smartsplat_large.streaming.population import most_gaussians
@@ -100,9 +100,13 @@ def plan_fit(
     steps = phases(size, gaussians, config)
     about = (size, channels, itemsize, most_gaussians(gaussians, config))
     blocked = any(phase.blocked for phase in steps)
-    fits = (b for b in sides if project(*about, b, _USUAL_WORKERS, blocked=blocked).total <= memory_bytes)
+    fits = (
+        b
+        for b in sides
+        if project(*about, b, _USUAL_WORKERS, blocked=blocked, device=config.device).total <= memory_bytes
+    )
     block = next(fits, sides[-1])
-    footprint = project(*about, block, workers, blocked=blocked)
+    footprint = project(*about, block, workers, blocked=blocked, device=config.device)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,
@@ -119,12 +123,13 @@ def cap(block: int, spacing: float) -> int:
 
 
 def project(
-    size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False
-) -> memory.Footprint:
+    size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False,
+    device: Device = "cpu",
+) -> memory.Footprint:  # fmt: skip
     """Bytes at the peak of a fit."""
     pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
     return memory.Footprint(
-        program=memory.PROGRAM,
+        program=memory.program_on(device),
         gaussians=gaussians * (5 + channels) * _GAUSSIAN_BYTES_PER_COLUMN,
         working=(workers + 2) * (pixels + 2 * local),
     )
@@ -161,10 +166,11 @@ def phases(size: Size, gaussians: int, config: FitConfig) -> tuple[Phase, ...]:
     split = [coarse * (i + 1) // coarsest - coarse * i // coarsest for i in range(coarsest)] if coarsest else []
     levels = [Phase(coarsest - i, steps) for i, steps in enumerate(split) if steps]
     parts = _split_by_loss([*levels, Phase(0, config.steps - coarse)], round(config.loss.ssim_from * config.steps))
-    return tuple(replace(part, blocked=_is_blocked(size, part.level, config)) for part in parts)
+    return tuple(replace(part, blocked=is_blocked(size, part.level, config)) for part in parts)
 
 
-def _is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+def is_blocked(size: Size, level: int, config: FitConfig) -> bool:
+    """Whether the steps of a level are taken block by block."""
     pixels = size.at_level(level).pixels
     if config.mode == "blocked":
         return level == 0 or pixels >= SMALLEST_BLOCKED

@@ -66,7 +66,7 @@ def test_debugging_adds_the_traceback(capsys: pytest.CaptureFixture[str], monkey
         (["fit"], "Missing argument 'IMAGE'"),
         (["fit", "x.png", "--nope"], "No such option '--nope'"),
         (["fit", "x.png", "--preset", "superb"], "'superb' is not one of 'paper', 'balanced', 'fast', 'best'"),
-        (["fit", "x.png", "--device", "cuda"], "'cuda' is not one of 'auto', 'cpu'"),
+        (["fit", "x.png", "--device", "tpu"], "'tpu' is not one of 'auto', 'cpu', 'cuda'"),
         (["fit", "x.png", "--workers", "0"], "0 is not in the range x>=1"),
         (["fit", "x.png", "--ratio", "much"], "'much' is not a valid float"),
         (["decode", "x.ssplat"], "Missing option '-o'"),

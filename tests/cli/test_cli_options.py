@@ -29,7 +29,14 @@ def toml(tmp_path: Path) -> Path:
 
 
 def test_defaults_are_those_of_the_balanced_preset() -> None:
-    assert config_of() == preset("balanced")
+    assert config_of() == preset("balanced").replace(device="auto")
+
+
+def test_the_device_is_the_flag_s_or_the_file_s(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text('device = "cuda"\n')
+    assert config_of(file=path).device == "cuda"
+    assert config_of(file=path, device="cpu").device == "cpu"
 
 
 def test_the_file_stands_on_the_preset_it_names(toml: Path) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from cuda_here import CUDA, INTERPRETED, Kind
 
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
@@ -14,7 +15,8 @@ from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Renderer
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.render.reference import ReferenceRenderer
 
-RENDERERS = [CpuRenderer()]
+KINDS: list[Kind] = [CpuRenderer, *([CUDA] if CUDA else [])]
+RENDERERS = [kind() for kind in KINDS]
 REFERENCE = ReferenceRenderer()
 
 
@@ -55,9 +57,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", [CpuRenderer])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("case", ["mixed", "grey", "four channels", "level 2", "one row"])
-def test_gaussians_are_added_to_the_background(kind: type[CpuRenderer], case: str) -> None:
+def test_gaussians_are_added_to_the_background(kind: Kind, case: str) -> None:
     gaussians, window, pitch = CASES[case]
     background = tuple(np.linspace(0.2, 0.9, gaussians.channels).tolist())
     ours, expected = kind(background), ReferenceRenderer(background).forward(gaussians, window, pitch)
@@ -83,8 +85,8 @@ def test_pixels_are_the_planes_clamped_and_rounded(renderer: Renderer, dtype: ty
     np.testing.assert_array_equal(renderer.pixels(gaussians, window, np.dtype(dtype), pitch), expected)
 
 
-@pytest.mark.parametrize("kind", [CpuRenderer])
-def test_halves_round_as_those_of_planes(kind: type[CpuRenderer]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_halves_round_as_those_of_planes(kind: Kind) -> None:
     halves = np.nextafter(
         (np.arange(255, dtype=np.float32) + np.float32(0.5)) / np.float32(255), np.float32([[-1], [2]])
     )
@@ -160,7 +162,7 @@ def test_a_level_is_the_box_mean_of_the_full_size(renderer: Renderer, level: int
     assert error < aliased / 5
 
 
-@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize("renderer", RENDERERS[:1] if INTERPRETED else RENDERERS, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("callers", [1, 2, 3, 4])
 def test_concurrent_callers_get_the_same_bits(renderer: BlockRenderer, callers: int) -> None:
     """Every case with all that a renderer gives, different cases at the same time."""
@@ -186,9 +188,11 @@ def test_concurrent_callers_get_the_same_bits(renderer: BlockRenderer, callers: 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("based", [False, True])
-def test_descent_is_forward_loss_and_backward_in_one(channels: int, dtype: type, based: bool) -> None:
+@pytest.mark.parametrize("renderer", RENDERERS, ids=lambda r: type(r).__name__)
+def test_descent_is_forward_loss_and_backward_in_one(
+    renderer: BlockRenderer, channels: int, dtype: type, based: bool
+) -> None:
     """On a window whose edges cut tiles and strips, with overshoot on both sides of the range."""
-    renderer = CpuRenderer()
     gaussians = scattered(60, WINDOW, 1, 0.3, 20, channels)
     projection = renderer.project(gaussians, 1.0)
     peak = np.iinfo(dtype).max

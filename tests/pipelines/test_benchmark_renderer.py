@@ -27,7 +27,7 @@ def test_a_scene_is_measured_and_laid_out(monkeypatch: pytest.MonkeyPatch) -> No
 
     size = Size(200, 150)
     with open_workers(2, progress=Silent()) as workers:
-        row = benchmark._measured("small", benchmark._scene(size, 100, 2.0), benchmark._noise(size), workers)
+        row = benchmark._measured("small", benchmark.random_scene(size, 100, 2.0), benchmark.noise(size), workers)
     assert (row.gaussians, row.megapixels) == (int(3 * 200 * 150 / 700), 0.03)
     # Strips hold all that is evaluated within the picture; the rest of the ellipses lies beyond it.
     assert 0.8 < 8 * row.strip_rows / row.evaluations < 1.6

@@ -1,0 +1,91 @@
+"""Where there is no GPU, asking for one is refused before anything is read or written."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import smartsplat_large
+from smartsplat_large import api, gpu
+from smartsplat_large.cli import run
+from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
+from smartsplat_large.lattice import Size
+from smartsplat_large.memory import PROGRAM, GiB, program_on
+from smartsplat_large.source import ImageMeta
+from smartsplat_large.streaming.device import device_for
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    np.save(tmp_path / "image.npy", np.zeros((40, 50, 3), np.uint8))
+    return tmp_path / "image.npy"
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "is_there", lambda: False)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_fit_says_so(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", str(image), "--device", "cuda"]) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "no GPU here" in error
+    assert "--device cpu" in hint
+    assert [path.name for path in image.parent.iterdir()] == ["image.npy"]
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_decoding_says_so(image: Path) -> None:
+    config = smartsplat_large.preset("fast").replace(gaussians=10, steps=0)
+    fitted = smartsplat_large.fit(image, config=config).output
+    with pytest.raises(MissingDependencyError, match="no GPU here"):
+        smartsplat_large.decode(fitted, image.with_name("out.npy"), device="cuda")
+    assert not image.with_name("out.npy").exists()
+
+
+def test_a_cluster_has_none(image: Path) -> None:
+    config = smartsplat_large.preset("fast").replace(device="cuda")
+    with pytest.raises(UsageError, match="cluster"):
+        smartsplat_large.fit(image, config=config, scheduler="tcp://127.0.0.1:1")
+
+
+def test_its_libraries_are_counted() -> None:
+    assert program_on("cuda") > program_on("cpu") == PROGRAM
+
+
+LARGE, BALANCED = Size(2048, 2048), smartsplat_large.preset("balanced").replace(device="auto")
+
+
+@pytest.fixture
+def kind(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
+    """A GPU of a data centre, which a test may turn into another kind."""
+    kind = {"ready": True, "for computing": True}
+    monkeypatch.setattr(gpu, "is_ready", lambda: kind["ready"])
+    monkeypatch.setattr(gpu, "is_for_computing", lambda: kind["for computing"])
+    return kind
+
+
+def test_auto_takes_a_gpu_where_that_was_measured(kind: dict[str, bool]) -> None:
+    assert device_for(LARGE, BALANCED) == "cuda"
+    assert device_for(LARGE, BALANCED.replace(steps=60)) == "cpu"
+    assert device_for(LARGE, BALANCED, elsewhere=True) == "cpu"
+    assert device_for(Size(20_000, 20_000), BALANCED) == "cpu"
+    assert device_for(LARGE, BALANCED.replace(device="cpu")) == "cpu"
+    for name in kind:
+        kind[name] = False
+        assert device_for(LARGE, BALANCED) == "cpu"
+        kind[name] = True
+
+
+@pytest.mark.usefixtures("kind")
+def test_auto_does_without_where_memory_is_short() -> None:
+    meta = ImageMeta(
+        name="image", format="npy", levels=(LARGE,), dtype=np.dtype(np.uint8), channels=3, tile=None, cheap_windows=True
+    )
+    assert api._allowed(meta, BALANCED, 4 * GiB, 4, None)[0].device == "cuda"
+    config, allowed = api._allowed(meta, BALANCED, GiB, 4, None)
+    assert config.device == "cpu"
+    assert allowed.plan.footprint.program == PROGRAM
+    with pytest.raises(MemoryLimitError):
+        api._allowed(meta, BALANCED.replace(device="cuda"), GiB, 4, None)
