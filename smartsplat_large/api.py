@@ -107,6 +107,8 @@ def fit(
         meta = source.meta
         target = _target(Path(image), output)
         state = None if resume is None or piped else _state_folder(target, config)
+        if resume and config.psnr is not None:
+            progress.note(f"{target}: a search for a PSNR saves no state to resume; it starts anew")
         ours = bool(resume) and state is not None and is_delivered(state, target)
         check_destination(target, overwrite=overwrite or ours)
         if meta.remark:

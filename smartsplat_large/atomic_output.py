@@ -37,6 +37,8 @@ def check_destination(path: Path, *, overwrite: bool, folder: bool = False) -> N
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="choose another name") from error
     if not path.parent.is_dir():
+        if path.parts[0].endswith(":"):  # the rest of "https://", of which a path keeps one slash
+            raise UsageError(f"{path}: is an address, and outputs are files", hint="write a file, and upload that")
         raise UsageError(f"{path}: there is no folder {path.parent}", hint=f"mkdir -p {path.parent}")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise UsageError(f"{path}: the folder {path.parent} may not be written", hint="choose another folder")

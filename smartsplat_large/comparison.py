@@ -165,7 +165,7 @@ def _fitted(
 ) -> list[Contest]:  # fmt: skip
     """Our files. They hold neither profile nor resolution, as little as those of the rivals do."""
     settings = {ratio: config.replace(ratio=ratio) for ratio in ratios}
-    meta = ArraySource(pixels).meta
+    meta = ArraySource(pixels, name=name).meta
     for each in settings.values():
         gaussian_budget(meta, each)  # Refuses a ratio before the first fit, not before the last.
     found = []

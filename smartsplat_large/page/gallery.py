@@ -64,6 +64,7 @@ def _sum_in(integral: np.ndarray, window: Window) -> float:
 
 def data_uri(pixels: Pixels) -> str:
     """``(h, w, 1 or 3)`` of uint8 as a lossless WebP in a URI: browsers show exactly these pixels."""
-    color = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    # A copy in any case: of a side of one pixel, broadcasting makes a stride of 0, which the encoder takes amiss.
+    color = np.array(np.broadcast_to(pixels, (*pixels.shape[:2], 3)), order="C")
     encoded = imagecodecs.webp_encode(color, lossless=True, level=60)
     return "data:image/webp;base64," + base64.b64encode(bytes(encoded)).decode("ascii")

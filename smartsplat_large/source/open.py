@@ -18,6 +18,7 @@ from smartsplat_large.source.tiff import TiffSource
 from smartsplat_large.source.zarr import ZarrSource
 
 _SUPPORTED = "TIFF, OME-TIFF, SVS, zarr, OME-Zarr, npy, PNG, JPEG, WebP, PPM and PGM are supported"
+_FETCH = "download it, or pipe it in: curl -s ADDRESS | smartsplat-large ingest - -o COPY.zarr"
 _PIPED = "PNG, JPEG, WebP, npy, PPM and PGM come through a pipe; save others as a file"
 _MAGIC = {
     b"II*\0": "tiff",
@@ -78,6 +79,8 @@ def open_source(path: str | Path) -> ImageSource:
         with path.open("rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:
+        if "://" in name:
+            raise SourceError(f"{name}: images are not fetched from addresses", hint=_FETCH) from error
         raise SourceError(f"{name}: no such file", hint="check the path") from error
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}", hint="give an image file that this user may read") from error

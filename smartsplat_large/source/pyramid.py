@@ -16,6 +16,7 @@ from smartsplat_large import ome_zarr
 from smartsplat_large.atomic_output import part_folder
 from smartsplat_large.downsampling import downsample, level_count
 from smartsplat_large.lattice import Window
+from smartsplat_large.memory import GiB, format_bytes
 from smartsplat_large.ome_zarr import OmeZarrSpec, PyramidWriter
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.source.array import ArraySource
@@ -26,6 +27,8 @@ __all__ = ["downsample", "ingest", "working_copy"]
 
 _TASKS_A_GRAPH = 128
 _BANDS_OF_ROWS = 256
+_WORTH_SAYING = GiB
+"""Bytes of a temporary working copy on disk from which on it is announced."""
 
 
 def ingest(
@@ -88,6 +91,9 @@ def working_copy(
     if meta.raw_bytes * 4 // 3 <= limit_bytes:
         return _in_memory(source, wanted)
     path = folder / "working-copy.zarr"
+    most = sum(size.pixels for size in map(meta.size.at_level, range(wanted))) * meta.channels * meta.dtype.itemsize
+    if progress is not None and most >= _WORTH_SAYING:
+        progress.note(f"{meta.name}: a working copy will take up to {format_bytes(most)} in {folder}")
     with ingest(source, path, levels=wanted, progress=progress, workers=workers):
         # By the image's name: it goes into the file that is made, whose bytes must not tell where it was made.
         return ZarrSource(path, meta.name)

@@ -58,7 +58,7 @@ def test_table_marks_what_cannot_be_reached(capsys: pytest.CaptureFixture[str]) 
     [
         (["--ratios", "20,x"], 2, "is not a list of numbers"),
         (["--ratios", "1"], 2, "ratios 1"),
-        (["--ratios", "9999"], 2, "not enough for one Gaussian"),
+        (["--ratios", "9999"], 2, "mountain: ratio 9999 leaves 14 bytes"),
         (["--codecs", "gif"], 2, "no codec is called 'gif'"),
         (["-o", "report.pdf"], 2, "writes an HTML page"),
         (["--region", "0,0,999,9"], 2, "is not inside the picture"),
@@ -76,3 +76,11 @@ def test_sixteen_bits_are_bad_input(tmp_path: Path, capsys: pytest.CaptureFixtur
     np.save(tmp_path / "deep.npy", np.zeros((32, 32, 3), np.uint16))
     assert run(["compare", str(tmp_path / "deep.npy"), "-q"]) == 3
     assert "8-bit grey or RGB" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(200, 1, 3), (1, 200, 3), (1, 200, 1)])
+def test_a_picture_of_one_line_is_compared(shape: tuple[int, ...], tmp_path: Path) -> None:
+    line, page = tmp_path / "line.npy", tmp_path / "line.html"
+    np.save(line, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    assert run(["compare", str(line), "-q", "--ratios", "2", "--preset", "fast", "--steps", "1", "-o", str(page)]) == 0
+    assert "data:image/webp" in page.read_text()

@@ -101,6 +101,14 @@ def test_images(refused: Refused, tmp_path: Path, name: str, write: Callable[[Pa
         assert said in error
 
 
+def test_an_image_at_an_address(refused: Refused, fitted: Path, tmp_path: Path) -> None:
+    image = "https://example.org/in.png"
+    for arguments in (("fit", image, "-o", tmp_path / "a.ssplat"), ("eval", fitted, image)):
+        error, hint = refused(3, *arguments)
+        assert f"{image}: images are not fetched" in error
+        assert "pipe it in" in hint
+
+
 def test_a_pipe_is_not_waited_for_in_vain(refused: Refused, tmp_path: Path) -> None:
     pipe = tmp_path / "in.png"
     os.mkfifo(pipe)
@@ -198,6 +206,7 @@ DECODINGS = [
     ("-o {tmp}/a.gif", 2, "no output format for .gif"),
     ("-o {tmp}/a", 2, "no output format for no extension"),
     ("-o {tmp}/none/a.png", 2, "there is no folder"),
+    ("-o https://example.org/a.png", 2, "is an address"),
     ("-o {tmp}", 2, "no output format"),
     ("-o {tmp}/a.jpg --scale 300", 2, "holds at most 65500 a side"),
     ("-o {tmp}/a.npy --scale 10000", 4, "MB left on the disk"),

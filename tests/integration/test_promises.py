@@ -55,8 +55,9 @@ def test_a_psnr_of_a_photograph_whoever_does_the_work(command: Command, picture:
 def test_a_psnr_out_of_reach_still_gives_a_file(command: Command, tmp_path: Path, target: float) -> None:
     image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
     np.save(image, np.random.default_rng(1).integers(0, 255, (40, 60, 3), np.uint8))
-    done = command("fit", image, "-o", out, "--psnr", target, *FAST, "--json")
+    done = command("fit", image, "-o", out, "--psnr", target, *FAST, "--json", "--resume")
     assert done.code == 0
+    assert "saves no state to resume" in done.err
     assert f"{target} dB could not be met: the nearest file has {done.json['psnr']:.2f} dB" in done.err
 
 

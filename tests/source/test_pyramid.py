@@ -224,6 +224,26 @@ def test_shards_of_a_wide_image_are_flat() -> None:
         assert height == 256 or height * width * 3 <= 128 << 20
 
 
+def test_a_large_working_copy_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    class Noted(Silent):
+        def note(self, message: str) -> None:
+            said.append(message)
+
+    single = ArraySource(PIXELS, name="scan")
+    for place, least in (("a", PIXELS.nbytes * 2), ("b", PIXELS.nbytes)):
+        monkeypatch.setattr(pyramid, "_WORTH_SAYING", least)
+        folder = tmp_path / place
+        folder.mkdir()
+        with working_copy(single, 1000, folder, levels=2, progress=Noted()):
+            written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    (note,) = said
+    assert note.startswith("scan: a working copy will take up to ")
+    assert note.endswith(str(tmp_path / "b"))
+    assert written <= PIXELS.nbytes * 1.3
+
+
 def test_a_working_copy_keeps_the_name_of_its_image(tmp_path: Path) -> None:
     single = ArraySource(PIXELS, name="picture.tif", levels=1)
     for limit in (0, 4 * PIXELS.nbytes):
