@@ -127,7 +127,8 @@ def encode_to_psnr(task: QualityTask, target: float) -> Encoded:
     )  # fmt: skip
     if not target <= best.psnr <= target + WINDOW:
         task.progress.note(
-            f"{target:g} dB could not be met: the nearest file has {best.psnr:.2f} dB in {best.encoded.size_bytes} bytes"
+            f"no file from {target:g} to {target + WINDOW:g} dB was found: the nearest has {best.psnr:.2f} dB in "
+            f"{best.encoded.size_bytes} bytes"
         )
     return best.encoded
 
