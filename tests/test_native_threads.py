@@ -143,5 +143,6 @@ def test_a_fit_keeps_to_its_workers_in_a_hostile_environment(tmp_path: Path) -> 
     assert fitted("scant", SCANT) == plain
     assert fitted("hostile", HOSTILE) == plain
     # Seconds of processor time, not of the clock: what else the machine does has no part in them.
-    busy = [used for used in seconds.values() if used > 0.05 * sum(seconds.values())]
+    # Loading and writing use a thread more for a moment; a pool that spins takes as much as those that work.
+    busy = [used for used in seconds.values() if used > 0.1 * sum(seconds.values())]
     assert len(busy) <= 1 + 2, "the thread that started it, and its workers"

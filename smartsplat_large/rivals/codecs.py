@@ -87,10 +87,9 @@ def _webp(pixels: Pixels, quality: float) -> bytes:
 
 
 def _avif(pixels: Pixels, quality: float, subsampling: str) -> bytes:
-    effort = _AVIF_BEST if pixels.shape[0] * pixels.shape[1] <= _AVIF_PATIENCE else _AVIF_LARGE
     return bytes(
         _image(pixels).heifsave_buffer(
-            Q=int(quality), compression="av1", effort=effort, subsample_mode=subsampling, tune="psnr", keep="none"
+            Q=int(quality), compression="av1", effort=_AVIF_EFFORT, subsample_mode=subsampling, tune="psnr", keep="none"
         )
     )
 
@@ -115,9 +114,7 @@ def jpeg_encoder() -> str:
 
 
 _THREADS = 2
-_AVIF_BEST, _AVIF_LARGE = 9, 6
-_AVIF_PATIENCE = 1_000_000
-"""Pixels up to which AVIF gets its best effort: 0 to 0.2 dB more, for four to five times the seconds."""
+_AVIF_EFFORT = 6
 _JXL_EFFORT = 7
 _WHOLE = tuple(float(quality) for quality in range(1, 101))
 _DISTANCES = tuple(np.geomspace(25, 0.05, 256).tolist())
@@ -149,7 +146,7 @@ def _codecs() -> dict[str, Codec]:
         ),
         "avif": Codec(
             "AVIF",
-            f"libaom, effort {_AVIF_BEST} of 9, above a megapixel {_AVIF_LARGE}, tuned for PSNR, the better of 4:2:0 and 4:4:4",
+            f"libaom, effort {_AVIF_EFFORT} of 9, tuned for PSNR, the better of 4:2:0 and 4:4:4",
             (
                 Encoder("4:2:0", _WHOLE, functools.partial(_avif, subsampling="on")),
                 Encoder("4:4:4", _WHOLE, functools.partial(_avif, subsampling="off")),
