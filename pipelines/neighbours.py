@@ -17,7 +17,8 @@ from reporting import fixed, guarded, parser, publish, table
 
 from smartsplat_large import gpu
 from smartsplat_large.array_types import Xy
-from smartsplat_large.sampling.neighbors import Backend, nearest
+from smartsplat_large.config import NeighborSearch
+from smartsplat_large.sampling.neighbors import nearest
 
 POINTS = (100_000, 1_000_000, 4_000_000)
 NEAREST = 3
@@ -63,7 +64,7 @@ def _row(count: int) -> Row:
     )
 
 
-def _seconds(points: Xy, backend: Backend, workers: int) -> tuple[float, np.ndarray]:
+def _seconds(points: Xy, backend: NeighborSearch, workers: int) -> tuple[float, np.ndarray]:
     began = time.perf_counter()
     distances, _ = nearest(points, points, NEAREST, backend=backend, exclude=np.arange(len(points)), workers=workers)
     return time.perf_counter() - began, distances

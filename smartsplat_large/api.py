@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from smartsplat_large import gpu
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
-from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
+from smartsplat_large.errors import UsageError
 from smartsplat_large.memory import Footprint, GiB, program_on, require
 from smartsplat_large.metrics import Score
+from smartsplat_large.paths import fit_target, report_target, require_apart, require_pipe_will_do, state_folder
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.render.choice import renderer_on
@@ -28,22 +28,20 @@ from smartsplat_large.sampling import sample
 from smartsplat_large.sink import band_height, check_output, write_image
 from smartsplat_large.source import ImageMeta, ImageSource, open_source, working_copy
 from smartsplat_large.source import ingest as ingest_source
-from smartsplat_large.source.piped import STDIN, is_pipe, pipe_name
-from smartsplat_large.streaming.allowance import Allowance, allow
+from smartsplat_large.source.piped import is_pipe
+from smartsplat_large.streaming.allowance import Allowance
 from smartsplat_large.streaming.background import background_of
 from smartsplat_large.streaming.budget import encode_within
 from smartsplat_large.streaming.checkpoint import Checkpoint, is_delivered
 from smartsplat_large.streaming.cluster import has_dashboard
 from smartsplat_large.streaming.cluster_loss import loss_named
-from smartsplat_large.streaming.device import device_for
+from smartsplat_large.streaming.device import allow_on_device, require_device
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
 from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr
 from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers, default_count, open_workers
-
-_IMAGE_ENDINGS = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".webp", ".svs", ".npy", ".zarr", ".ppm", ".pgm"}
 
 _BANDS_HELD = 4
 """Full-width bands that live at once in a decoding: parts of the next, the one joined, the one written, its tiles."""
@@ -99,23 +97,24 @@ def fit(
     """
     began = time.perf_counter()
     config, progress = config or PRESETS["balanced"], progress or Silent()
-    _require_device(config, scheduler)
+    require_device(config, elsewhere=scheduler is not None)
     piped = is_pipe(image)
     if piped:
-        _require_pipe_will_do(image, output, bool(resume))
+        require_pipe_will_do(image, output, bool(resume))
     with open_source(image) as source:
         meta = source.meta
-        target = _target(Path(image), output)
-        state = None if resume is None or piped else _state_folder(target, config)
+        target = fit_target(Path(image), output)
+        state = None if resume is None or piped else state_folder(target, config)
         if resume and config.psnr is not None:
             progress.note(f"{target}: a search for a PSNR saves no state to resume; it starts anew")
         ours = bool(resume) and state is not None and is_delivered(state, target)
         check_destination(target, overwrite=overwrite or ours)
         if meta.remark:
             progress.note(f"{meta.name}: {meta.remark}")
-        report = _report(performance_report, overwrite)
+        report = report_target(performance_report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
-        config, allowed = _allowed(meta, config, memory_bytes, workers or default_count(), scheduler)
+        threads, elsewhere = workers or default_count(), scheduler is not None
+        config, allowed = allow_on_device(meta, config, memory_bytes, threads, elsewhere=elsewhere)
         identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
@@ -155,84 +154,6 @@ def fit(
     )  # fmt: skip
 
 
-def _allowed(
-    meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, scheduler: str | None
-) -> tuple[FitConfig, Allowance]:
-    """The settings with a device that is here, and what memory leaves to them."""
-    chosen = config.replace(device=device_for(meta.size, config, elsewhere=scheduler is not None))
-    try:
-        return chosen, allow(meta, chosen, memory_bytes, threads)
-    except MemoryLimitError:
-        if config.device != "auto" or chosen.device == "cpu":
-            raise
-        # Without the GPU's libraries there is more room.
-        chosen = config.replace(device="cpu")
-        return chosen, allow(meta, chosen, memory_bytes, threads)
-
-
-def _require_device(config: FitConfig, scheduler: str | None) -> None:
-    """Do nothing if the device that the settings name is here.
-
-    Raises
-    ------
-    UsageError
-        A cluster's workers are to do what a GPU of this machine should.
-    MissingDependencyError
-        There is no GPU here, or nothing to use it with.
-    """
-    if config.device == "cuda":
-        if scheduler:
-            raise UsageError("a cluster's workers fit on their processors", hint="--device cpu, or no --scheduler")
-        gpu.require()
-
-
-def _require_pipe_will_do(image: str | Path, output: str | Path | None, resume: bool) -> None:
-    """Do nothing if a fit can do without what a pipe cannot give.
-
-    Raises
-    ------
-    UsageError
-        A name to write beside, or a second reading, is wanted of it.
-    """
-    if str(image) == STDIN and output is None:
-        raise UsageError(f"{pipe_name(image)}: has no name to write beside", hint="-o OUT.ssplat")
-    if resume:
-        raise UsageError(
-            f"{pipe_name(image)}: is a pipe, which cannot be read again to resume a fit",
-            hint="ingest it, and fit the working copy: that can be resumed",
-        )
-
-
-def _state_folder(target: Path, config: FitConfig) -> Path | None:
-    """Where a fit is saved; a search for a quality takes several fits, none of which is."""
-    return None if config.psnr is not None else target.with_name(f"{target.name}.state")
-
-
-def _report(wanted: str | Path | None, overwrite: bool) -> Path | None:
-    """Where to write a performance report, if one is wanted; refused where it cannot be made."""
-    if wanted is None:
-        return None
-    if not has_dashboard():
-        raise MissingDependencyError(
-            "a performance report needs the packages distributed and bokeh",
-            hint="pip install 'smartsplat-large[dashboard]'",
-        )
-    report = Path(wanted)
-    check_destination(report, overwrite=overwrite)
-    return report
-
-
-def _target(image: Path, output: str | Path | None) -> Path:
-    """Where a fit writes: ``output``, by default beside the image."""
-    # The image may be the zarr folder that one is in, which "." names.
-    beside = image if image.name.strip(".") else image.resolve()
-    target = Path(output) if output is not None else beside.with_suffix(".ssplat")
-    if target.suffix.lower() in _IMAGE_ENDINGS:
-        raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {target.with_suffix('.ssplat').name}")
-    _require_apart(image, target)
-    return target
-
-
 def _encoded(
     copy: ImageSource, config: FitConfig, allowed: Allowance, folder: Path, pool: Workers, progress: Progress,
     checkpoint: Checkpoint,
@@ -259,18 +180,6 @@ def _verified(written: Path, source: ImageSource, meta: ImageMeta, pool: Workers
     """What a file that was just written is worth, by decoding it again."""
     with SplatFile(written) as file:
         return _evaluation(score_file(source, view_of(file), pool, progress, stage="verify"), file, meta)
-
-
-def _require_apart(source: Path, output: Path) -> None:
-    """Do nothing unless ``output`` would replace what is read.
-
-    Raises
-    ------
-    UsageError
-        They are the same file or folder.
-    """
-    if str(source) != STDIN and output.exists() and output.samefile(source):
-        raise UsageError(f"{output}: is the input itself", hint="name another output")
 
 
 def decode(
@@ -316,7 +225,7 @@ def decode(
         size = dataclasses.replace(view.size, width=window.width, height=window.height)
         header = opened.header
         if isinstance(opened.path, Path):
-            _require_apart(opened.path, Path(output))
+            require_apart(opened.path, Path(output))
         check_output(output, size, header.channels, view.dtype, overwrite)
         band_bytes = band_height(output) * size.width * header.channels * view.dtype.itemsize
         held = Footprint(program=program_on(device), gaussians=0, working=_BANDS_HELD * band_bytes)
@@ -421,7 +330,7 @@ def ingest(
     """Write a multiscale OME-Zarr working copy of an image, streaming, of a pipe as it comes; returns what is known of it."""
     progress = progress or Silent()
     with open_source(image) as source, open_workers(workers, progress=progress) as pool:
-        _require_apart(Path(image), Path(output))
+        require_apart(Path(image), Path(output))
         with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=pool.count) as copy:
             return copy.meta
 

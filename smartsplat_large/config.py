@@ -15,6 +15,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from smartsplat_large.errors import UsageError
 
+Device = Literal["auto", "cpu", "cuda"]
+NeighborSearch = Literal["kdtree", "keops"]
+
 TARGETS = ("ratio", "bytes", "psnr", "gaussians")
 """What a fit may aim at; exactly one of them is given."""
 
@@ -42,7 +45,7 @@ class SamplingConfig:
     """Share of the points drawn by features (eq. 21)."""
     neighbors: int = 3
     """K of eq. 17."""
-    neighbor_search: Literal["kdtree", "keops"] = "kdtree"
+    neighbor_search: NeighborSearch = "kdtree"
     """Who finds them: scipy, or KeOps, on a GPU where there is one. They find the same; docs/performance.md says how fast."""
     overlap: float = 1.0
     """Factor on all scales after eqs. 14 and 17; the paper's coverage (1.0) is thin."""
@@ -123,9 +126,6 @@ class OptimizerConfig:
         _require(0 < self.epsilon < math.inf, "optimizer.epsilon", self.epsilon, "finite numbers above 0")
         _require(0 <= self.decay_share <= 1, "optimizer.decay_share", self.decay_share, "0 to 1")
         _require(0 <= self.decay_floor <= 1, "optimizer.decay_floor", self.decay_floor, "0 to 1")
-
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import smartsplat_large
-from smartsplat_large import api, gpu
+from smartsplat_large import gpu
 from smartsplat_large.cli import run
 from smartsplat_large.errors import MemoryLimitError, MissingDependencyError, UsageError
 from smartsplat_large.lattice import Size
 from smartsplat_large.memory import PROGRAM, GiB, program_on
 from smartsplat_large.source import ImageMeta
-from smartsplat_large.streaming.device import device_for
+from smartsplat_large.streaming.device import allow_on_device, device_for
 
 
 @pytest.fixture
@@ -83,9 +83,9 @@ def test_auto_does_without_where_memory_is_short() -> None:
     meta = ImageMeta(
         name="image", format="npy", levels=(LARGE,), dtype=np.dtype(np.uint8), channels=3, tile=None, cheap_windows=True
     )
-    assert api._allowed(meta, BALANCED, 4 * GiB, 4, None)[0].device == "cuda"
-    config, allowed = api._allowed(meta, BALANCED, GiB, 4, None)
+    assert allow_on_device(meta, BALANCED, 4 * GiB, 4)[0].device == "cuda"
+    config, allowed = allow_on_device(meta, BALANCED, GiB, 4)
     assert config.device == "cpu"
     assert allowed.plan.footprint.program == PROGRAM
     with pytest.raises(MemoryLimitError):
-        api._allowed(meta, BALANCED.replace(device="cuda"), GiB, 4, None)
+        allow_on_device(meta, BALANCED.replace(device="cuda"), GiB, 4)

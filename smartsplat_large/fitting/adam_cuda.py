@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState, learning_rates
+from smartsplat_large.fitting.block_cuda import kernels_of_fitting
+from smartsplat_large.fitting.optimizer import COLUMNS, MIN_SCALE, AdamState, learning_rates
 from smartsplat_large.fitting.rate import RatePrice
 from smartsplat_large.render.base import box_variance
 from smartsplat_large.render.cuda import CudaRenderer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_COLUMNS = ("xy", "raw", "mean", "square")
 
 
 def gaussians_on(renderer: CudaRenderer, state: AdamState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -32,7 +31,7 @@ def take_step(
     import torch
 
     state.steps += 1
-    c, kernels = state.config, _kernels()
+    c, kernels = state.config, kernels_of_fitting()
     paper, channels = c.parametrisation == "paper", state.raw.shape[1] - 3
     bias_1, bias_2 = 1 - c.beta1**state.steps, 1 - c.beta2**state.steps
     x, y, scale, _, rotation, color = (learning_rates(c, state.rate_xy, 1) * (rate / bias_1)).tolist()
@@ -41,18 +40,11 @@ def take_step(
         x, y, scale, rotation, color, c.beta1, c.beta2, c.epsilon, bias_2, low, high, price.strength, price.step_energy,
         pitch, box_variance(pitch),
     )  # fmt: skip
-    old = [renderer.kept(getattr(state, name)) for name in _COLUMNS]
+    old = [renderer.kept(getattr(state, name)) for name in COLUMNS]
     new = [torch.empty_like(column) for column in old]
     kernels.step[(-(-len(state) // kernels.LANES),)](
         *old, *new, records, moments, torch.tensor(settings, dtype=torch.float64).to(records.device), len(state),
         channels=channels, wide=moments.shape[1], paper=paper, own=c.parametrisation == "own",
     )  # fmt: skip
-    for name, column in zip(_COLUMNS, new, strict=True):
+    for name, column in zip(COLUMNS, new, strict=True):
         setattr(state, name, renderer.shared(column))
-
-
-def _kernels() -> Any:
-    """Imported late, as it takes Triton, which is not there without a GPU."""
-    from smartsplat_large.fitting import cuda_kernels
-
-    return cuda_kernels

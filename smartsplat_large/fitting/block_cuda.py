@@ -72,7 +72,7 @@ def _add_ssim(x: Tensor, y: Tensor, block: Block, step: int, weight: float, grad
     """Sum of ``1 - SSIM`` over the core's lattice points; ``weight`` times the gradient of the sum of SSIM is added up."""
     import torch
 
-    kernels = _kernels()
+    kernels = kernels_of_fitting()
     channels, height, width = x.shape
     first_row, rows = _lattice(block.core.y, block.core.y_end, block.outer.y, step)
     first_column, columns = _lattice(block.core.x, block.core.x_end, block.outer.x, step)
@@ -95,7 +95,7 @@ def _lattice(begin: int, end: int, origin: int, step: int) -> tuple[int, int]:
     return first - origin, max(0, -(-(end - first) // step))
 
 
-def _kernels() -> Any:
+def kernels_of_fitting() -> Any:
     """Imported late, as it takes Triton, which is not there without a GPU."""
     from smartsplat_large.fitting import cuda_kernels
 

@@ -23,7 +23,7 @@ MIN_SCALE = 0.2
 
 
 _ALL = slice(None)
-_COLUMNS = ("xy", "raw", "mean", "square")
+COLUMNS = ("xy", "raw", "mean", "square")
 
 GradientsOf = Callable[[slice], Iterable[tuple[slice, Gradients]]]
 """Gradients of some rows, in parts: consecutive rows, and the gradients of those alone."""
@@ -87,7 +87,7 @@ class AdamState:
 
     def put(self, rows: Index, part: AdamState) -> None:
         """The inverse of :meth:`take`; steps are counted for all rows at once, and stay."""
-        for name in _COLUMNS:
+        for name in COLUMNS:
             column = getattr(self, name)
             if not column.flags.writeable:  # a GPU has the same
                 column = column.copy()
@@ -114,7 +114,7 @@ class AdamState:
         fresh = AdamState.start(gaussians, size, self.config)
         fresh.steps, shared = self.steps, min(len(index), len(fresh))
         self.put(index[:shared], fresh.take(np.arange(shared)))
-        for name in _COLUMNS:
+        for name in COLUMNS:
             column = getattr(self, name)
             if len(index) > shared:
                 setattr(self, name, np.delete(column, index[shared:], axis=0))

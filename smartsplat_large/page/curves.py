@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -61,8 +61,8 @@ def _beyond(contests: Sequence[Contest]) -> list[Contest]:
     return [contest for contest in contests if contest.direct is None]
 
 
-def _points(files: object, axis: Axis) -> list[Point]:
-    pairs = [(file.bpp, axis.value(file)) for file in files if file is not None]  # type: ignore[attr-defined]
+def _points(files: Iterable[Measured | None], axis: Axis) -> list[Point]:
+    pairs = [(file.bpp, axis.value(file)) for file in files if file is not None]
     return sorted((rate, value) for rate, value in pairs if value is not None)
 
 

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from smartsplat_large.array_types import Xy
+from smartsplat_large.config import NeighborSearch
 from smartsplat_large.lattice import Size
-from smartsplat_large.sampling.neighbors import Backend, nearest
+from smartsplat_large.sampling.neighbors import nearest
 from smartsplat_large.sampling.streams import Stream, generator
 
 _ROUNDS = 16
@@ -22,7 +23,7 @@ def uniform_points(size: Size, count: int, rng: np.random.Generator) -> Xy:
 
 
 def exclusion_points(
-    size: Size, count: int, taken: Xy, radius: float, seed: int, *, backend: Backend = "kdtree", workers: int = 1
+    size: Size, count: int, taken: Xy, radius: float, seed: int, *, backend: NeighborSearch = "kdtree", workers: int = 1
 ) -> tuple[Xy, int]:
     """``count`` uniform points, each farther than ``radius`` from all ``taken``, as far as that is possible.
 

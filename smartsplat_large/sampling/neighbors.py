@@ -6,16 +6,15 @@ on them does not depend on a backend's arithmetic.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
 from smartsplat_large.array_types import Index, Xy
+from smartsplat_large.config import NeighborSearch
 from smartsplat_large.errors import UsageError
 from smartsplat_large.sampling import neighbors_keops
-
-Backend = Literal["kdtree", "keops"]
 
 _ROWS = 1 << 18
 """Queries answered at a time, which bounds what is in memory beside points and result."""
@@ -26,7 +25,7 @@ def nearest(
     references: Xy,
     k: int,
     *,
-    backend: Backend = "kdtree",
+    backend: NeighborSearch = "kdtree",
     exclude: Index | None = None,
     workers: int = 1,
 ) -> tuple[Float64[np.ndarray, "m k"], Int64[np.ndarray, "m k"]]:
@@ -57,8 +56,8 @@ def nearest(
     MissingDependencyError
         KeOps is asked for and it, or the compiler it needs, is not there.
     """
-    if backend not in get_args(Backend):
-        raise UsageError(f"backend {backend!r} is unknown", hint=f"one of {', '.join(get_args(Backend))}")
+    if backend not in get_args(NeighborSearch):
+        raise UsageError(f"backend {backend!r} is unknown", hint=f"one of {', '.join(get_args(NeighborSearch))}")
     distances = np.full((len(queries), k), np.inf)
     indices = np.full((len(queries), k), -1)
     wanted = min(k + (exclude is not None), len(references))
@@ -75,7 +74,7 @@ def nearest(
     return distances, indices
 
 
-def _search(backend: Backend, references: Xy, wanted: int, workers: int) -> neighbors_keops.Search:
+def _search(backend: NeighborSearch, references: Xy, wanted: int, workers: int) -> neighbors_keops.Search:
     """A function from queries to at least ``wanted`` candidate indices a row, ``-1`` for none."""
     if backend == "keops":
         return neighbors_keops.search(references, wanted)

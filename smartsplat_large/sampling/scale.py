@@ -6,14 +6,15 @@ import numpy as np
 from jaxtyping import Float64
 
 from smartsplat_large.array_types import Index, Xy
-from smartsplat_large.sampling.neighbors import Backend, nearest
+from smartsplat_large.config import NeighborSearch
+from smartsplat_large.sampling.neighbors import nearest
 
 _FLOOR_SHARE = 0.1
 """The smallest scale as a share of the base scale: points that lie on one pixel must not vanish."""
 
 
 def neighbor_scale(
-    xy: Xy, rows: Index, neighbors: int, base: float, *, backend: Backend = "kdtree", workers: int = 1
+    xy: Xy, rows: Index, neighbors: int, base: float, *, backend: NeighborSearch = "kdtree", workers: int = 1
 ) -> Float64[np.ndarray, " m"]:
     """Mean distance of the points ``xy[rows]`` to their ``neighbors`` nearest other points among all ``xy``.
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from smartsplat_large.config import NeighborSearch
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.sampling import neighbors_keops
-from smartsplat_large.sampling.neighbors import Backend, nearest
+from smartsplat_large.sampling.neighbors import nearest
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="KeOps needs a C++ compiler"
@@ -35,7 +36,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_distances_are_those_of_brute_force(backend: Backend, layout: str) -> None:
+def test_distances_are_those_of_brute_force(backend: NeighborSearch, layout: str) -> None:
     rng = np.random.default_rng(3)
     references = LAYOUTS[layout](rng).astype(np.float64)
     low, high = references.min(axis=0), references.max(axis=0)
@@ -51,7 +52,7 @@ def test_distances_are_those_of_brute_force(backend: Backend, layout: str) -> No
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_query_may_be_kept_from_finding_itself(backend: Backend, layout: str) -> None:
+def test_a_query_may_be_kept_from_finding_itself(backend: NeighborSearch, layout: str) -> None:
     points = LAYOUTS[layout](np.random.default_rng(4)).astype(np.float64)
     itself = np.arange(len(points))
 
@@ -64,7 +65,7 @@ def test_a_query_may_be_kept_from_finding_itself(backend: Backend, layout: str) 
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_fewer_references_than_asked_for(backend: Backend) -> None:
+def test_fewer_references_than_asked_for(backend: NeighborSearch) -> None:
     references = np.array([[0.0, 0.0], [3.0, 4.0]])
 
     distances, indices = nearest(np.zeros((1, 2)), references, 4, backend=backend)
@@ -75,7 +76,7 @@ def test_fewer_references_than_asked_for(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_nothing_to_search_or_to_find(backend: Backend) -> None:
+def test_nothing_to_search_or_to_find(backend: NeighborSearch) -> None:
     none = np.zeros((0, 2))
 
     assert nearest(none, np.ones((5, 2)), 3, backend=backend)[0].shape == (0, 3)
