@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from smartsplat_large.progress import Costs
 
@@ -92,6 +93,36 @@ class Stage:
 
     def _facts(self) -> list[str]:
         return [_fact(name, value) for name, value in self.facts.items()]
+
+
+class Stages:
+    """Stages one after the other, by a clock that stands still while kernels are compiled.
+
+    That happens once, and says nothing of the time left.
+    """
+
+    def __init__(self) -> None:
+        self.current: Stage | None = None
+        self.compiling_s: Callable[[], float] = float
+        """Seconds for which kernels have been compiled so far."""
+        self._compiled_before_s = 0.0
+
+    def start(self, name: str, total: float, unit: str, costs: Costs = ()) -> Stage:
+        """Go on to a stage; the one before should be finished."""
+        self._compiled_before_s = self.compiling_s()
+        self.current = Stage(name, total, unit, self.now(), costs)
+        return self.current
+
+    def finish(self) -> str | None:
+        """End the stage under way; what it came to, in a line for people, or None where there is none."""
+        stage, self.current = self.current, None
+        if stage is None:
+            return None
+        return f"{stage.name}: {stage.finished(self.now(), self.compiling_s() - self._compiled_before_s)}"
+
+    def now(self) -> float:
+        """Seconds of the clock."""
+        return time.monotonic() - self.compiling_s()
 
 
 def _amount(value: float) -> str:

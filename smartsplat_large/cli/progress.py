@@ -6,12 +6,12 @@ import contextlib
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from smartsplat_large.cli.interrupts import check
 from smartsplat_large.progress import Costs, Progress, Silent
-from smartsplat_large.stages import Stage
+from smartsplat_large.stages import Stage, Stages
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -24,30 +24,24 @@ _WIDE = 76
 _NAME_WIDTH, _BAR_WIDTH, _LEFT_WIDTH = 19, 10, 9
 
 
-class _Stages(ABC):
-    """Stages one after the other, and a line that stays for every finished one.
-
-    Their clock stands still while kernels are compiled: that happens once, and says nothing of the time left.
-    """
+class _Shown(ABC):
+    """Stages one after the other, and a line that stays for every finished one."""
 
     def __init__(self) -> None:
-        self._stage: Stage | None = None
+        self._stages = Stages()
         self._said_compiling = False
-        self._compiling_s: Callable[[], float] = float
-        self._compiled_before_s = 0.0
 
     def start(self, stage: str, total: float, unit: str, costs: Costs = ()) -> None:
         check()
         self.finish()
-        self._compiled_before_s = self._compiling_s()
-        self._stage = Stage(stage, total, unit, self._now(), costs)
-        self._begin(self._stage)
+        self._begin(self._stages.start(stage, total, unit, costs))
 
     def advance(self, amount: float = 1, **facts: object) -> None:
         check()
-        if self._stage is not None:
-            self._stage.advance(amount, facts, self._now())
-            self._show(self._stage)
+        stage = self._stages.current
+        if stage is not None:
+            stage.advance(amount, facts, self._stages.now())
+            self._show(stage)
 
     def note(self, message: str) -> None:
         check()
@@ -55,11 +49,10 @@ class _Stages(ABC):
 
     def finish(self) -> None:
         """The last stage is over."""
-        stage, self._stage = self._stage, None
-        if stage is not None:
+        line = self._stages.finish()
+        if line is not None:
             self._end()
-            compiling_s = self._compiling_s() - self._compiled_before_s
-            self._write(f"{stage.name}: {stage.finished(self._now(), compiling_s)}")
+            self._write(line)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -68,11 +61,8 @@ class _Stages(ABC):
         from smartsplat_large.compiling import watched
 
         with watched(self._compiles) as compiling:
-            self._compiling_s = compiling.seconds
+            self._stages.compiling_s = compiling.seconds
             yield
-
-    def _now(self) -> float:
-        return time.monotonic() - self._compiling_s()
 
     def _compiles(self, going: bool) -> None:
         """Told on whatever thread compiles."""
@@ -97,7 +87,7 @@ class _Stages(ABC):
         """Show a line that stays."""
 
 
-class LineProgress(_Stages):
+class LineProgress(_Shown):
     """A line for every finished stage, and every few seconds within one."""
 
     def __init__(self, interval_s: float = LINE_INTERVAL_S) -> None:
@@ -122,7 +112,7 @@ class LineProgress(_Stages):
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-class BarProgress(_Stages):
+class BarProgress(_Shown):
     """A bar for the stage under way, below a line for every finished one."""
 
     def __init__(self, bars: Bars) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.progress import Costs, Progress
-from smartsplat_large.stages import Stage, clock
+from smartsplat_large.stages import Stage, Stages, clock
 
 _CELLS = 128
 """Cells of the residual map along the longer side of the image."""
@@ -74,9 +74,7 @@ class Record:
         self._shown, self._name, self._size, self._budget_bytes = shown, name, size, budget_bytes
         self._lock = threading.Lock()
         self._began = time.monotonic()
-        self._compiling_s: Callable[[], float] = float
-        self._compiles, self._compiled_before_s = False, 0.0
-        self._stage: Stage | None = None
+        self._stages, self._compiles = Stages(), False
         self._psnr: dict[int, list[tuple[float, float]]] = {}
         self._steps = 1.0
         self._file_bytes: int | None = None
@@ -93,20 +91,21 @@ class Record:
         self._shown.start(stage, total, unit, costs)
         with self._lock:
             self._finish_stage()
-            self._compiled_before_s = self._compiling_s()
-            self._stage, self._blocks = Stage(stage, total, unit, self._now(), costs), (0, 0)
+            self._stages.start(stage, total, unit, costs)
+            self._blocks = 0, 0
 
     def advance(self, amount: float = 1, **facts: Any) -> None:
         self._shown.advance(amount, **facts)
         with self._lock:
-            if self._stage is None:
+            stage = self._stages.current
+            if stage is None:
                 return
-            if "psnr" in facts and "psnr" not in self._stage.facts:
+            if "psnr" in facts and "psnr" not in stage.facts:
                 # A fit begins; in a search for a quality it is not the first.
-                self._psnr, self._steps = {}, self._stage.total
-            self._stage.advance(amount, facts, self._now())
+                self._psnr, self._steps = {}, stage.total
+            stage.advance(amount, facts, self._stages.now())
             if "psnr" in facts:
-                self._plot(self._stage, facts["psnr"], facts.get("level", 0))
+                self._plot(stage, facts["psnr"], facts.get("level", 0))
             self._file_bytes = facts.get("bytes", self._file_bytes)
 
     def note(self, message: str) -> None:
@@ -125,7 +124,7 @@ class Record:
 
     def compiling(self, seconds: Callable[[], float]) -> None:
         """From now on, ``seconds`` tells for how long kernels have been compiled."""
-        self._compiling_s = seconds
+        self._stages.compiling_s = seconds
 
     def compiles(self, going: bool) -> None:
         """Kernels begin or cease to be compiled; told on any thread."""
@@ -146,7 +145,7 @@ class Record:
     def snapshot(self) -> Snapshot:
         """A copy of how things stand."""
         with self._lock:
-            stage = self._stage or Stage("start", 1, "stage", self._now())
+            stage = self._stages.current or Stage("start", 1, "stage", self._stages.now())
             running_s = time.monotonic() - self._began if self._ended_after_s is None else self._ended_after_s
             return Snapshot(
                 name=self._name, size=self._size, running=clock(running_s), ended=self._ended_after_s is not None,
@@ -159,13 +158,10 @@ class Record:
                 budget_bytes=self._budget_bytes, lines=list(self._lines),
             )  # fmt: skip
 
-    def _now(self) -> float:
-        return time.monotonic() - self._compiling_s()
-
     def _finish_stage(self) -> None:
-        if self._stage is not None:
-            compiling_s = self._compiling_s() - self._compiled_before_s
-            self._lines.appendleft(f"{self._stage.name}: {self._stage.finished(self._now(), compiling_s)}")
+        line = self._stages.finish()
+        if line is not None:
+            self._lines.appendleft(line)
 
     def _plot(self, stage: Stage, psnr: float, level: int) -> None:
         points = self._psnr.setdefault(level, [])

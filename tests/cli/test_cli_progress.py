@@ -11,11 +11,10 @@ import pytest
 from numba import njit
 
 from smartsplat_large import stages
-from smartsplat_large.cli import progress
 from smartsplat_large.cli.progress import BarProgress, LineProgress, shown
 from smartsplat_large.compiling import Compiling
 from smartsplat_large.progress import Silent
-from smartsplat_large.stages import Stage
+from smartsplat_large.stages import Stage, Stages
 
 
 def test_rate_and_time_left_follow_the_last_half_minute() -> None:
@@ -121,7 +120,7 @@ def test_what_matters_fits_on_narrow_terminals(columns: int, name: str, monkeypa
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setenv("COLUMNS", str(columns))
     clock = itertools.count(0.0, 1.0)
-    monkeypatch.setattr(progress._Stages, "_now", lambda self: next(clock))
+    monkeypatch.setattr(Stages, "now", lambda self: next(clock))
     with shown(quiet=False) as bars:
         assert isinstance(bars, BarProgress)
         bars.start(name, 40000, "steps")
@@ -146,7 +145,7 @@ def test_compiling_is_said_once_and_left_out_of_the_rate(capsys: pytest.CaptureF
         compile_one()
         compile_one()
         took = time.monotonic() - began
-        assert lines._now() - began < took / 2
+        assert lines._stages.now() - began < took / 2
         lines.finish()
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "compiling kernels (first run only)"

@@ -129,7 +129,8 @@ def test_the_curve_ends_where_the_steps_do() -> None:
 
 def test_kernels_that_are_compiled_are_said_and_left_out_of_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     now_s, compiling_s = 100.0, 0.0
-    monkeypatch.setattr("smartsplat_large.dashboard.record.time", SimpleNamespace(monotonic=lambda: now_s))
+    for module in ("dashboard.record", "stages"):
+        monkeypatch.setattr(f"smartsplat_large.{module}.time", SimpleNamespace(monotonic=lambda: now_s))
     kept = record()
     kept.compiling(lambda: compiling_s)
     kept.start("fit", 10, "steps")
