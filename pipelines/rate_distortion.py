@@ -25,7 +25,7 @@ from smartsplat_large.config import PRESETS, preset
 from smartsplat_large.errors import UsageError
 from smartsplat_large.page import PSNR, Series, figure
 from smartsplat_large.reports import Comparison, Contest, Measured
-from smartsplat_large.rivals import RIVALS
+from smartsplat_large.rivals import RIVALS, USUAL
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     arguments.add_argument("--ratios", nargs="+", type=float, default=[20, 50, 100, 200])
     arguments.add_argument("--preset", choices=list(PRESETS), default="balanced")
     arguments.add_argument("--steps", type=int, help="instead of the preset's")
-    arguments.add_argument("--codecs", nargs="+", choices=list(RIVALS), default=list(RIVALS))
+    arguments.add_argument("--codecs", nargs="+", choices=list(RIVALS), default=list(USUAL))
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", help="take the middle of each picture only")
     arguments.add_argument(
         "--reuse", nargs="+", type=Path, default=[], metavar="FILE", help="JSON whose rivals count as made"

@@ -54,7 +54,7 @@ def compare(
     config
         How to fit, its ratio apart; by default the preset ``balanced``.
     codecs
-        Names of :data:`smartsplat_large.rivals.RIVALS`; by default all. JPEG is what BD-rates are against.
+        Names of :data:`smartsplat_large.rivals.RIVALS`; by default its usual ones. JPEG is what BD-rates are against.
     region
         Only this window of the picture, in pixels.
     memory_bytes
@@ -142,7 +142,7 @@ def _names(given: Sequence[str] | None) -> list[str]:
     for name in given or ():
         if name not in rivals.RIVALS:
             raise UsageError(f"no codec is called {name!r}", hint=f"one or more of {','.join(rivals.RIVALS)}")
-    return [name for name in rivals.RIVALS if given is None or name in given]
+    return [name for name in rivals.RIVALS if name in (rivals.USUAL if given is None else given)]
 
 
 def _pixels(image: str | Path, region: Region | None, memory_bytes: int) -> Pixels:

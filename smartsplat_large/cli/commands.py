@@ -226,7 +226,9 @@ def ingest(image: str, output: str, workers: int | None, overwrite: bool, as_jso
 @click.option(
     "--ratios", callback=to_numbers, metavar="R,R,...", help="Bytes of the pixels / bytes of a file.  [20,50,...,1000]"
 )
-@click.option("--codecs", callback=to_words, metavar="NAME,...", help="Rivals to measure.  [all]")
+@click.option(
+    "--codecs", callback=to_words, metavar="NAME,...", help="Rivals to measure.  [jpeg,webp,jpegxl,avif,jpeg2000]"
+)
 @click.option("--region", callback=to_region, metavar="X,Y,W,H", help="Only this window, in pixels.")
 @preset_option
 @click.option("--steps", type=int, metavar="N", help="Optimiser steps.  [the preset's]")

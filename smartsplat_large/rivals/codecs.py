@@ -86,10 +86,10 @@ def _webp(pixels: Pixels, quality: float) -> bytes:
     return bytes(_image(pixels).webpsave_buffer(Q=int(quality), effort=6, smart_subsample=True, keep="none"))
 
 
-def _avif(pixels: Pixels, quality: float, subsampling: str) -> bytes:
+def _avif(pixels: Pixels, quality: float, subsampling: str, effort: int) -> bytes:
     return bytes(
         _image(pixels).heifsave_buffer(
-            Q=int(quality), compression="av1", effort=_AVIF_EFFORT, subsample_mode=subsampling, tune="psnr", keep="none"
+            Q=int(quality), compression="av1", effort=effort, subsample_mode=subsampling, tune="psnr", keep="none"
         )
     )
 
@@ -114,11 +114,22 @@ def jpeg_encoder() -> str:
 
 
 _THREADS = 2
-_AVIF_EFFORT = 6
 _JXL_EFFORT = 7
 _WHOLE = tuple(float(quality) for quality in range(1, 101))
 _DISTANCES = tuple(np.geomspace(25, 0.05, 256).tolist())
 _DECIBELS = tuple(np.arange(5, 70, 1 / 64).tolist())
+
+
+def _avif_codec(title: str, effort: int) -> Codec:
+    return Codec(
+        title,
+        f"libaom, effort {effort} of 9, tuned for PSNR, the better of 4:2:0 and 4:4:4",
+        tuple(
+            Encoder(label, _WHOLE, functools.partial(_avif, subsampling=subsampling, effort=effort))
+            for label, subsampling in (("4:2:0", "on"), ("4:4:4", "off"))
+        ),
+        imagecodecs.avif_decode,
+    )
 
 
 def _codecs() -> dict[str, Codec]:
@@ -144,15 +155,8 @@ def _codecs() -> dict[str, Codec]:
             (Encoder("", _DISTANCES, _jpegxl),),
             imagecodecs.jpegxl_decode,
         ),
-        "avif": Codec(
-            "AVIF",
-            f"libaom, effort {_AVIF_EFFORT} of 9, tuned for PSNR, the better of 4:2:0 and 4:4:4",
-            (
-                Encoder("4:2:0", _WHOLE, functools.partial(_avif, subsampling="on")),
-                Encoder("4:4:4", _WHOLE, functools.partial(_avif, subsampling="off")),
-            ),
-            imagecodecs.avif_decode,
-        ),
+        "avif": _avif_codec("AVIF", effort=6),
+        "avif9": _avif_codec("AVIF, slow", effort=9),
         "jpeg2000": Codec(
             "JPEG 2000",
             "OpenJPEG, irreversible 9/7 transform and colours, one layer by its PSNR rate control",
@@ -163,3 +167,5 @@ def _codecs() -> dict[str, Codec]:
 
 
 RIVALS: Mapping[str, Codec] = _codecs()
+USUAL = tuple(name for name in RIVALS if name != "avif9")
+"""Those that are measured where none are named: AVIF's last tenth of a dB takes minutes for a small photograph."""
