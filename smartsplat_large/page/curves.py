@@ -16,7 +16,7 @@ from smartsplat_large.reports import Comparison, Contest, Measured
 
 Point = tuple[float, float]
 
-COLORS = ("#d1495b", "#8a8a8a", "#3a86c8", "#2a9d8f", "#e09f3e", "#7b5ea7")
+COLORS = ("#d1495b", "#8a8a8a", "#3a86c8", "#2a9d8f", "#e09f3e", "#7b5ea7", "#8c564b")
 """By place among the codecs; ours is the first."""
 
 _WIDTH, _HEIGHT = 560, 380
