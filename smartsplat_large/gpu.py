@@ -22,10 +22,19 @@ def is_there() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def is_ready() -> bool:
-    """Whether our kernels can run on a CUDA device here: Triton compiles them, and their launchers with a C compiler."""
+def missing() -> str | None:
+    """What our kernels lack on a CUDA device here, Triton and the C compiler of its launchers among it; None: nothing."""
+    if not is_there():
+        return "torch sees no GPU here"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
     compiler = any(map(shutil.which, (os.environ.get("CC") or "gcc", "clang")))
-    return compiler and importlib.util.find_spec("triton") is not None and is_there()
+    return None if compiler else "Triton finds no C compiler"
+
+
+def is_ready() -> bool:
+    """Whether our kernels can run on a CUDA device here."""
+    return missing() is None
 
 
 def is_for_computing() -> bool:
@@ -44,8 +53,9 @@ def require() -> None:
     MissingDependencyError
         torch, Triton, a C compiler or the device is missing.
     """
-    if not is_ready():
+    lack = missing()
+    if lack is not None:
         raise MissingDependencyError(
-            "the device cuda: torch and Triton see no GPU here, or no C compiler",
+            f"the device cuda: {lack}",
             hint="take --device cpu, or, where there is an NVIDIA GPU, install gcc and torch for CUDA, which brings Triton",
         )

@@ -23,7 +23,7 @@ def image(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu, "is_there", lambda: False)
+    monkeypatch.setattr(gpu, "missing", lambda: "torch sees no GPU here")
 
 
 @pytest.mark.usefixtures("no_gpu")
@@ -42,6 +42,27 @@ def test_a_decoding_says_so(image: Path) -> None:
     with pytest.raises(MissingDependencyError, match="no GPU here"):
         smartsplat_large.decode(fitted, image.with_name("out.npy"), device="cuda")
     assert not image.with_name("out.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "installed", "compiler", "said"),
+    [
+        (True, True, True, None),
+        (False, True, True, "no GPU"),
+        (True, False, True, "Triton is not"),
+        (True, True, False, "C compiler"),
+    ],
+)
+def test_what_is_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch, there: bool, installed: bool, compiler: bool, said: str | None
+) -> None:
+    monkeypatch.setattr(gpu, "is_there", lambda: there)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr("shutil.which", lambda name: name if compiler else None)
+    assert gpu.is_ready() == (said is None)
+    if said is not None:
+        with pytest.raises(MissingDependencyError, match=said):
+            gpu.require()
 
 
 def test_a_cluster_has_none(image: Path) -> None:
