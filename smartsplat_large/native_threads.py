@@ -1,7 +1,8 @@
 """Libraries compute on the thread that calls them, whatever the environment says: ``--workers`` is how many are busy.
 
 - BLAS (numpy, scipy) would start a thread a core: :data:`blas_alone`, for as long as workers are open.
-- zarr would decode ten chunks of one window at a time: :data:`zarr_alone`, around every read and write of pixels.
+- zarr would decode ten chunks of one window at a time: :data:`zarr_alone`, around every read and write of pixels. Of arrays
+  on this disk zarrs does it, which is told so when they are opened: :func:`unpacked_by_zarrs`.
 - tifffile would compress on half of all cores: ``maxworkers`` of what we write; we read piece by piece.
 - libvips would start a thread a core for every picture it writes: :func:`pyvips`.
 - dask, and scipy's kd-tree, are told how many threads to take. numba's kernels are never parallel, and imagecodecs takes
@@ -54,6 +55,29 @@ def _limit_zarr() -> Any:
     import zarr
 
     return zarr.config.set({"async.concurrency": 1})
+
+
+def _choose_zarrs() -> Any:
+    import zarr
+
+    return zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1})
+
+
+_by_zarrs = Shared(_choose_zarrs)
+
+
+def unpacked_by_zarrs(array: Any) -> Any:
+    """An open zarr array, to be read; its chunks are unpacked in Rust, if it lies on this disk and zarrs knows its kind.
+
+    zarr itself takes a task of asyncio for each chunk, and most of the time of a window. Not for writing, where a full disk
+    would be a ``RuntimeError``.
+    """
+    import zarr
+
+    if not isinstance(array.store, zarr.storage.LocalStore) or not array.dtype.isnative:
+        return array
+    with _by_zarrs:
+        return zarr.open_array(store=array.store_path, mode="r")
 
 
 blas_alone = Shared(_limit_blas)

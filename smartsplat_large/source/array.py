@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from smartsplat_large.array_types import Pixels
+from smartsplat_large.array_types import Pixels, WholePlanes
 from smartsplat_large.downsampling import downsample
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.pixels import to_whole_planes
 from smartsplat_large.source.base import Closing, ImageMeta, require_supported, require_window, stored_levels
 
 
@@ -58,8 +59,14 @@ class ArraySource(Closing):
         )
 
     def read(self, window: Window, level: int = 0) -> Pixels:
+        return self._seen(window, level).copy()
+
+    def planes(self, window: Window, level: int = 0) -> WholePlanes:
+        return to_whole_planes(self._seen(window, level))
+
+    def _seen(self, window: Window, level: int) -> Pixels:
         require_window(self.meta, window, level)
-        return self._levels[level][window.slices(self.meta.levels[level].window)].copy()
+        return self._levels[level][window.slices(self.meta.levels[level].window)]
 
 
 def _as_pixels(array: np.ndarray, name: str) -> Pixels:

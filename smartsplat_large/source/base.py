@@ -9,9 +9,10 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
-from smartsplat_large.array_types import Pixels
+from smartsplat_large.array_types import Pixels, WholePlanes
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.pixels import to_whole_planes
 
 _PROBE = 1024
 _CHEAP_FACTOR = 4
@@ -91,6 +92,22 @@ class BandedSource(Protocol):
     def bands(self, height: int) -> Iterator[tuple[Window, Pixels]]:
         """The whole of level 0, once, as full-width strips of ``height`` rows (the last may be shorter)."""
         ...
+
+
+@runtime_checkable
+class PlanarSource(Protocol):
+    """A source that stores channels apart, or need not copy pixels to part them."""
+
+    def planes(self, window: Window, level: int = 0) -> WholePlanes:
+        """As :meth:`ImageSource.read`, but ``(channels, window.height, window.width)``, not to be changed."""
+        ...
+
+
+def read_planes(source: ImageSource, window: Window, level: int) -> WholePlanes:
+    """The planes of a window of any source, not to be changed."""
+    if isinstance(source, PlanarSource):
+        return source.planes(window, level)
+    return to_whole_planes(source.read(window, level))
 
 
 def bands(source: ImageSource, height: int) -> Iterator[tuple[Window, Pixels]]:

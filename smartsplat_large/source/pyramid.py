@@ -17,7 +17,7 @@ from smartsplat_large.atomic_output import part_folder
 from smartsplat_large.downsampling import downsample, level_count
 from smartsplat_large.lattice import Window
 from smartsplat_large.memory import GiB, format_bytes
-from smartsplat_large.ome_zarr import OmeZarrSpec, PyramidWriter
+from smartsplat_large.ome_zarr import Codec, OmeZarrSpec, PyramidWriter
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.source.array import ArraySource
 from smartsplat_large.source.base import ImageSource, bands
@@ -37,6 +37,7 @@ def ingest(
     *,
     overwrite: bool = False,
     levels: int | None = None,
+    codec: Codec = "zstd",
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> ImageSource:
@@ -60,7 +61,7 @@ def ingest(
         The disk ran full. As after every failure and interrupt, nothing is left of the output.
     """
     progress = progress or Silent()
-    spec = _spec(source, levels)
+    spec = _spec(source, levels, codec)
     with part_folder(output, overwrite=overwrite) as folder:
         progress.start("ingest", _megapixels(spec), "MP")
         if source.meta.cheap_windows:
@@ -94,7 +95,7 @@ def working_copy(
     most = sum(size.pixels for size in map(meta.size.at_level, range(wanted))) * meta.channels * meta.dtype.itemsize
     if progress is not None and most >= _WORTH_SAYING:
         progress.note(f"{meta.name}: a working copy will take up to {format_bytes(most)} in {folder}")
-    with ingest(source, path, levels=wanted, progress=progress, workers=workers):
+    with ingest(source, path, levels=wanted, codec="lz4", progress=progress, workers=workers):
         # By the image's name: it goes into the file that is made, whose bytes must not tell where it was made.
         return ZarrSource(path, meta.name)
 
@@ -109,7 +110,7 @@ def _in_memory(source: ImageSource, levels: int) -> ImageSource:
     )
 
 
-def _spec(source: ImageSource, levels: int | None) -> OmeZarrSpec:
+def _spec(source: ImageSource, levels: int | None, codec: Codec) -> OmeZarrSpec:
     meta = source.meta
     pixel_bytes = meta.channels * meta.dtype.itemsize
     flat = ome_zarr.shard_for_bands(meta.size.width, pixel_bytes)
@@ -119,6 +120,7 @@ def _spec(source: ImageSource, levels: int | None) -> OmeZarrSpec:
         channels=meta.channels,
         dtype=meta.dtype,
         levels=level_count(meta.size) if levels is None else levels,
+        codec=codec,
         shard=(ome_zarr.SHARD, ome_zarr.SHARD) if meta.cheap_windows else flat,
         icc_profile=meta.icc_profile,
         pixels_per_cm=meta.pixels_per_cm,
@@ -166,7 +168,7 @@ def _copy_shard(source: ImageSource, folder: Path, window: Window) -> None:
 
 
 def _shrink_shard(folder: Path, level: int, window: Window) -> None:
-    finer = ome_zarr.open_level(folder, level - 1)
+    finer = ome_zarr.open_finished(folder, level - 1)
     height, width = finer.shape[1:]
     out = np.empty((*window.shape, finer.shape[0]), finer.dtype)
     # A quarter at a time: one shard of the finer level in memory, not four.

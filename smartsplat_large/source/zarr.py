@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from smartsplat_large.array_types import Pixels
+from smartsplat_large.array_types import Pixels, WholePlanes
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.native_threads import zarr_alone
+from smartsplat_large.native_threads import unpacked_by_zarrs, zarr_alone
 from smartsplat_large.ome_zarr import EXTRA_KEY
 from smartsplat_large.source.base import (
     Closing,
@@ -39,13 +39,24 @@ class ZarrSource(Closing):
             raise SourceError(f"{name}: not a readable zarr image: {error}", hint="write it again") from error
         self._axes = axes
         sizes = stored_levels([self._size(array) for array in arrays])
-        self._arrays = arrays[: len(sizes)]
+        self._arrays = [unpacked_by_zarrs(array) for array in arrays[: len(sizes)]]
         self.meta = self._meta(sizes, extra)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (ZarrSource, (self._path, self._name))
 
     def read(self, window: Window, level: int = 0) -> Pixels:
+        values, axes = self._values(window, level)
+        pixels = values.transpose([axes.index(axis) for axis in "yxc" if axis in axes])
+        return np.require(pixels if pixels.ndim == 3 else pixels[:, :, None], self.meta.dtype, ["C", "W"])
+
+    def planes(self, window: Window, level: int = 0) -> WholePlanes:
+        values, axes = self._values(window, level)
+        planes = values.transpose([axes.index(axis) for axis in "cyx" if axis in axes])
+        return np.require(planes if planes.ndim == 3 else planes[None], self.meta.dtype, ["C"])
+
+    def _values(self, window: Window, level: int) -> tuple[np.ndarray, str]:
+        """A window as it is stored, and its axes."""
         require_window(self.meta, window, level)
         wanted: dict[str, Any] = {
             "y": slice(window.y, window.y_end),
@@ -60,10 +71,7 @@ class ZarrSource(Closing):
         except Exception as error:
             message = f"{self._name}: level {level}, window {window}: {type(error).__name__}: {error}"
             raise SourceError(message, hint="a chunk is damaged; copy it again") from error
-        kept = [axis for axis in self._axes if axis in wanted]
-        values = values.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
-        pixels = values if values.ndim == 3 else values[:, :, None]
-        return np.require(pixels, self.meta.dtype, ["C", "W"])
+        return values, "".join(axis for axis in self._axes if axis in wanted)
 
     def _size(self, array: Any) -> Size:
         return Size(array.shape[self._axes.index("x")], array.shape[self._axes.index("y")])

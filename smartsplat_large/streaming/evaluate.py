@@ -9,9 +9,9 @@ import numpy as np
 
 from smartsplat_large.lattice import Window
 from smartsplat_large.metrics import Score, core_windows, halo_window, merge_scores, score_window
-from smartsplat_large.pixels import to_planes
+from smartsplat_large.pixels import scaled, to_planes
 from smartsplat_large.progress import Progress
-from smartsplat_large.source.base import ImageSource
+from smartsplat_large.source.base import ImageSource, read_planes
 from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers
 
@@ -45,7 +45,7 @@ def measure_psnr(source: ImageSource, view: View, workers: Workers) -> float:
 
 def squared_error(comparison: Comparison, core: Window) -> float:
     """The task of one window: its sum of squared differences."""
-    difference = to_planes(comparison.view.read(core)) - to_planes(comparison.source.read(core))
+    difference = to_planes(comparison.view.read(core)) - scaled(read_planes(comparison.source, core, 0))
     return float(np.square(difference, dtype=np.float64).sum())
 
 
@@ -54,4 +54,4 @@ def score_core(comparison: Comparison, core: Window) -> Score:
     size = comparison.source.meta.size
     outer = halo_window(core, size)
     restored = to_planes(comparison.view.read(outer))
-    return score_window(restored, to_planes(comparison.source.read(outer)), core, size)
+    return score_window(restored, scaled(read_planes(comparison.source, outer, 0)), core, size)

@@ -33,10 +33,10 @@ from smartsplat_large.fitting.block import Members, members
 from smartsplat_large.fitting.rounding import round_gaussians
 from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import BlockGrid
-from smartsplat_large.pixels import to_planes
+from smartsplat_large.pixels import scaled
 from smartsplat_large.render.base import BlockRenderer, Projection
 from smartsplat_large.simd import LANES
-from smartsplat_large.source.base import ImageSource
+from smartsplat_large.source.base import ImageSource, read_planes
 from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.workers import Workers
 
@@ -108,7 +108,7 @@ def round_block(rounding: Rounding, part: Part) -> Symbols:
     count = len(symbols)
     if not count:
         return symbols
-    target = to_planes(rounding.source.read(block.outer, 0))
+    target = scaled(read_planes(rounding.source, block.outer, 0))
     # Straight through the clamp, as the fit's loss does: overshoot where the image is saturated is no error.
     target -= rounding.renderer.render(part.seen.projection, block.outer).clip(0, 1)
     channels = len(target)

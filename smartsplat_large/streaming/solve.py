@@ -15,10 +15,10 @@ from smartsplat_large.array_types import Planes
 from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.pixels import to_planes
+from smartsplat_large.pixels import scaled
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer, Gradients, Projection
-from smartsplat_large.source.base import ImageSource
+from smartsplat_large.source.base import ImageSource, read_planes
 from smartsplat_large.streaming.seen import Seen
 from smartsplat_large.streaming.sweep import Sweep, SweepTask, prepare_sweep
 from smartsplat_large.streaming.workers import Workers
@@ -62,9 +62,9 @@ def solve_colors(
         length = old / np.maximum((direction * image).sum(0), 1e-30)
         colors += length * direction
         residual -= length * image
-        scaled = residual / diagonal
-        new = (residual * scaled).sum(0)
-        direction = scaled + new / np.maximum(old, 1e-30) * direction
+        weighted = residual / diagonal
+        new = (residual * weighted).sum(0)
+        direction = weighted + new / np.maximum(old, 1e-30) * direction
         old = new
     return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
 
@@ -79,7 +79,7 @@ def _gather(sweep: Sweep, workers: Workers, function: Callable[[SweepTask, Seen]
 def correlate_target(task: SweepTask, seen: Seen) -> Columns:
     """A block's part of ``G^T I``, the image above its background."""
     block = task.grid[seen.block]
-    target = to_planes(task.targets.source.read(block.outer, task.targets.level))
+    target = scaled(read_planes(task.targets.source, block.outer, task.targets.level))
     if task.renderer.background:
         target -= np.array(task.renderer.background, np.float32)[:, None, None]
     return products(task.renderer, seen.gaussians, seen.projection, block.outer, target, task.pitch)

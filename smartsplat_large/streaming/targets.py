@@ -8,8 +8,7 @@ from typing import Any
 
 from smartsplat_large.array_types import WholePlanes
 from smartsplat_large.lattice import Window
-from smartsplat_large.pixels import to_whole_planes
-from smartsplat_large.source.base import ImageSource
+from smartsplat_large.source.base import ImageSource, read_planes
 
 
 class Targets:
@@ -29,7 +28,7 @@ class Targets:
         kept = self._shelf.kept.get(window)
         if kept is not None:
             return kept
-        planes = to_whole_planes(self.source.read(window, self.level))
+        planes = read_planes(self.source, window, self.level)
         self._shelf.put(window, planes)
         return planes
 

@@ -13,6 +13,7 @@ import zarr
 
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.source import ArraySource, ImageSource, bands, downsample, ingest, open_source
+from smartsplat_large.source.base import read_planes
 
 HEIGHT, WIDTH = 107, 150
 PIXELS = np.random.default_rng(7).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
@@ -132,6 +133,14 @@ def test_every_window_has_the_pixels_of_the_image(made: Made) -> None:
         read = source.read(window)
         assert read.dtype == expected.dtype
         np.testing.assert_array_equal(read, expected[window.slices(source.meta.size.window)], str(window))
+
+
+def test_planes_are_the_pixels_channel_by_channel(made: Made) -> None:
+    source, pixels = made
+    for window in WINDOWS:
+        planes = read_planes(source, window, 0)
+        assert planes.dtype == source.meta.dtype
+        np.testing.assert_array_equal(planes, np.moveaxis(pixels[window.slices(source.meta.size.window)], 2, 0))
 
 
 def test_the_caller_owns_what_was_read(made: Made) -> None:
