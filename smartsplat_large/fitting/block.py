@@ -19,6 +19,8 @@ from smartsplat_large.render.base import BlockRenderer, PointwiseLoss, Projectio
 from smartsplat_large.render.cuda import CudaRenderer
 from smartsplat_large.render.records import MX, MY, REACH_X, REACH_Y
 
+Spans = Int32[np.ndarray, "n 4"]
+
 
 @dataclass(frozen=True, slots=True)
 class Members:
@@ -33,18 +35,33 @@ class Members:
 
 def members(projection: Projection, grid: BlockGrid) -> Members:
     """Members of every block of a grid that is laid on the image at the pitch of ``projection``."""
-    return Members(*_assign(projection.records, float(grid.halo + 1), grid.block, grid.columns, grid.rows))
+    return members_by(spans(projection, grid), grid)
+
+
+def members_by(spans: Spans, grid: BlockGrid) -> Members:
+    """Members of every block, where it is known which blocks each Gaussian touches."""
+    return Members(*list_by_cell(spans, grid.columns, grid.rows))
+
+
+def spans(projection: Projection, grid: BlockGrid, widened: float = 1.0, beyond: float = 0.0) -> Spans:
+    """The blocks whose outer windows each Gaussian touches: first and last column, first and last row, or none.
+
+    As if it were ``widened`` times as wide, and ``beyond`` pixels more.
+    """
+    margin = float(grid.halo + 1) + beyond
+    found: Spans = _spans(projection.records, widened, margin, grid.block, grid.columns, grid.rows)
+    return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _assign(records: Any, margin: float, block: int, columns: int, rows: int) -> Any:
+def _spans(records: Any, widened: float, margin: float, block: int, columns: int, rows: int) -> Any:
     spans = np.empty((len(records), 4), np.int32)
     for i in range(len(records)):
         x, y = records[i, MX] + 0.5, records[i, MY] + 0.5
-        rx, ry = records[i, REACH_X] + margin, records[i, REACH_Y] + margin
+        rx, ry = widened * records[i, REACH_X] + margin, widened * records[i, REACH_Y] + margin
         spans[i, 0], spans[i, 1] = cell_span(x - rx, x + rx, block, 0, columns)
         spans[i, 2], spans[i, 3] = cell_span(y - ry, y + ry, block, 0, rows)
-    return list_by_cell(spans, columns, rows)
+    return spans
 
 
 def block_moments(

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 from smartsplat_large.fitting.loss import NEGLIGIBLE
-from smartsplat_large.gaussians import Gaussians
+
+
+class Checkable(Protocol):
+    """Gaussians, or what stands for them."""
+
+    @property
+    def is_finite(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +25,7 @@ class Patience:
     recovery: float
     """By which halved rates grow again with every good step, until they are whole."""
 
-    def is_lost(self, gaussians: Gaussians, loss: float, recent: float) -> bool:
+    def is_lost(self, gaussians: Checkable, loss: float, recent: float) -> bool:
         """Whether a state is no place to go on from, where the best one of late had a loss of ``recent``.
 
         A Gaussian that is not a number renders as nothing: its loss does not tell.

@@ -106,7 +106,7 @@ class AdamState:
         """
         state = AdamState.start(gaussians, size, self.config)
         known = np.isfinite(self.square).all(axis=1)
-        state.square[known], state.steps = self.square[known], self.steps
+        state.square[known], state.steps, state.rate_xy = self.square[known], self.steps, self.rate_xy
         return state
 
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:

@@ -145,10 +145,14 @@ class Checkpoint:
 
     def commit_if_due(self, *, landmark: bool = False) -> None:
         """Commit if the last one is long enough ago; at a landmark of a long fit in any case."""
-        now = time.monotonic()
-        due = now - self._began >= self._interval_s if landmark else now - self._last >= self.pause_s
-        if self._held is not None and due:
+        is_long = time.monotonic() - self._began >= self._interval_s
+        if self._held is not None and (is_long if landmark else self.is_due):
             self.commit()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last commit is long enough ago."""
+        return self.folder is not None and time.monotonic() - self._last >= self.pause_s
 
     @property
     def pause_s(self) -> float:

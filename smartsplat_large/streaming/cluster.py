@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,19 +49,29 @@ class Cluster:
     """Address of the worker of each slot, where they are elsewhere."""
     spare_bytes: int = 0
     """What each of these may keep between tasks."""
-    token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    token: str = ""
+    """No other client has it."""
 
-    def sender(self, function: Callable[[Any, Any], Any], shared: Any) -> Callable[[int, Sequence[Any]], Any]:
+    def slots_now(self) -> list[str]:
+        """The address of the worker of each slot, of those workers that are there."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [name for name, worker in workers.items() for _ in range(worker["nthreads"])]
+
+    def sender(
+        self, function: Callable[[Any, Any], Any], shared: Any, workers: Sequence[str] = ()
+    ) -> Callable[[int, Sequence[Any]], Any]:
         """Submits ``function(shared, item)`` for some items, as one task; a future of their results.
 
         Tasks are numbered: those of one number go to the same worker if it is free, which may have kept their pixels.
+        ``workers`` are those of the slots, by default all that were there at first.
         """
+        workers = workers or self.workers
         # Files of the same name may be others in the next run.
         packed = pickle.dumps((self.token, shared), protocol=5)
         name = function.__name__
 
         def send(number: int, items: Sequence[Any]) -> Any:
-            preferred = self.workers[number % len(self.workers)]
+            preferred = workers[number % len(workers)]
             where = {"workers": [preferred], "allow_other_workers": True}
             return self._submit(name, carry_out, function, packed, _packed(items), **where)
 
@@ -165,15 +175,16 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
                 f"the scheduler at {address} has no workers", hint=f"start some with: dask worker {address}"
             )
         spare = min(_spare_bytes(name, worker, task_bytes) for name, worker in workers.items())
+        token = uuid.uuid4().hex
         slots = tuple(name for name, worker in workers.items() for _ in range(worker["nthreads"]))
         counted = all(MEMORY in worker["resources"] for worker in workers.values())
         with dask.annotate(retries=_RETRIES, **({"resources": {MEMORY: task_bytes}} if counted else {})):
             try:
-                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare)
+                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token)
             finally:
                 # Of workers that are gone, nothing is left to give up.
                 with contextlib.suppress(Exception):
-                    client.run(_forget, on_error="ignore", wait=False)
+                    client.run(_forget, token, on_error="ignore", wait=False)
 
 
 def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
@@ -191,10 +202,14 @@ def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
     return max(0, (limit or 0) // 2 - needed.total)
 
 
-async def _forget() -> None:
-    """Give up all that was kept open in this process, and the pixels. dask waits for none but coroutines."""
-    from smartsplat_large.streaming import targets
+async def _forget(token: str) -> None:
+    """Give up all that was kept open in this process, the pixels, and what is held for a client.
 
+    dask waits for none but coroutines.
+    """
+    from smartsplat_large.streaming import holding, targets
+
+    holding.forget(token)
     with _turn:
         _opened.clear()
     targets.forget()

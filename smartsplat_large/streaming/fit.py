@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartsplat_large.config import FitConfig, LossConfig
-from smartsplat_large.fitting.guard import MOVING, STRICT
+from smartsplat_large.fitting.guard import MOVING, STRICT, Patience
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import FREE, RatePrice, rate_price
@@ -30,11 +30,13 @@ from smartsplat_large.streaming.state import (
     Account,
     Best,
     Place,
+    Verdict,
     descent_snapshot,
     fitted_snapshot,
     start_snapshot,
 )
-from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss
+from smartsplat_large.streaming.stretch import HoldingLost, Stretch, held_bytes
+from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss, sweep_task
 from smartsplat_large.streaming.sweep_cuda import sweep_on_gpu
 from smartsplat_large.streaming.targets import Targets
 from smartsplat_large.streaming.workers import Workers
@@ -134,6 +136,8 @@ class _Descent:
     place: Place
     account: Account
     targets: Targets | None = None
+    told: int = 0
+    """Steps of all phases that progress knows of."""
 
     @property
     def loss(self) -> LossConfig:
@@ -153,17 +157,14 @@ class _Descent:
         phases, number = self.plan.phases, self.place.phase
         phase, level = phases[number], phases[number].level
         # Windows of visits differ from round to round: there is nothing to keep.
-        kept = (0, 0) if phase.blocked else (self.kept_bytes, self.workers.kept_elsewhere)
+        kept = (0, 0) if phase.blocked else (self.kept_bytes, self._kept_elsewhere())
         self.targets = Targets(self.source, level, *kept)
         self._relocate(level)
         end = sum(phase.steps for phase in phases[: number + 1])
         if phase.blocked:
             self._run_rounds(end - phase.steps, end, level)
         else:
-            for _ in range(end - self.place.taken):
-                self._descend(level)
-                self._relocate(level)
-                self.checkpoint.commit_if_due()
+            self._run_exact(end, level)
         self._end_phase(phase)
 
     def _end_phase(self, phase: Phase) -> None:
@@ -182,6 +183,46 @@ class _Descent:
                 # Losses of different levels or terms do not compare, so each phase has a best state of its own.
                 self.best = Best(self.state.gaussians(), rate=self.best.rate, lost=self.best.lost)
         self._tell(lost)
+
+    def _run_exact(self, end: int, level: int) -> None:
+        """What is left of the steps of an exact phase."""
+        while self.place.taken < end:
+            if not self._stretch(end, level):
+                self._descend(level)
+            self._relocate(level)
+            self.checkpoint.commit_if_due()
+
+    def _stretch(self, end: int, level: int) -> bool:
+        """Steps of workers elsewhere, up to the next move of budget; False if none were taken.
+
+        Until they are all taken, nothing changes here.
+        """
+        task = sweep_task(self._targets(level), self.renderer, self.plan.block, self.loss, self.plan.channels)
+        crew = self.workers.crew(self._held_bytes)
+        if crew is None or not max(2, len(crew)) <= len(task.grid) or isinstance(self.renderer, CudaRenderer):
+            return False
+        best, taken = replace(self.best), self.place.taken
+        try:
+            stretch = Stretch(task, self.state, best.gaussians, self.plan.size, crew, self.workers)
+            while taken < end and (swept := stretch.sweep()) is not None:
+                gaussians, sums = swept
+                verdict = best.judge(gaussians, sums, sums.value(self.loss), self._patience)
+                if verdict is Verdict.LOST:
+                    stretch.go_back()
+                    self.progress.note(_too_long(taken, best.loss, sums.value(self.loss)))
+                else:
+                    rate = best.rate * rate_at(taken, self.place.relocated, self.config)
+                    stretch.step(rate, self._price(sums), is_best=verdict is Verdict.BEST)
+                taken += 1
+                self._advance(taken, sums, level)
+                if relocated_share(taken, self.config) or self.checkpoint.is_due:
+                    break
+            state, best.gaussians = stretch.end()
+        except HoldingLost:
+            return False
+        with uninterrupted():
+            self.state, self.best, self.place.taken = state, best, taken
+        return True
 
     def _run_rounds(self, begin: int, end: int, level: int) -> None:
         """What is left of the rounds of a blocked phase."""
@@ -250,7 +291,21 @@ class _Descent:
                 step(self.best.rate * rate_at(self.place.taken, self.place.relocated, self.config))
             self.place.taken += 1
         self._tell(lost)
-        self.progress.advance(psnr=sums.psnr, level=level)
+        self._advance(self.place.taken, sums, level)
+
+    def _advance(self, taken: int, sums: LossSums, level: int) -> None:
+        """Tell of a step, unless it was lost after it had been told of, and is taken again."""
+        if taken > self.told:
+            self.told = taken
+            self.progress.advance(psnr=sums.psnr, level=level)
+
+    def _held_bytes(self, slots: int) -> int:
+        return held_bytes(len(self.state), self.plan.channels, slots)
+
+    def _kept_elsewhere(self) -> int:
+        """Bytes of pixels that a worker elsewhere may keep beside what it holds."""
+        crew, spare = self.workers.crew(self._held_bytes), self.workers.kept_elsewhere
+        return spare if crew is None else spare - crew.most_each * self._held_bytes(len(crew))
 
     def _swept(self, level: int) -> tuple[Gaussians, LossSums, Callable[[float], None]]:
         """The state as Gaussians, its loss, and what takes a step from there at a rate."""
@@ -311,24 +366,32 @@ class _Descent:
         return self._sweep(level, max(self.plan.block, self.renderer.side))
 
     def _sweep(self, level: int, block: int) -> Sweep:
-        gaussians = self.state.gaussians()
-        targets = self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
+        gaussians, targets = self.state.gaussians(), self._targets(level)
         return prepare_sweep(targets, self.renderer, gaussians, block, level, self.loss, self.workers.spread)
+
+    def _targets(self, level: int) -> Targets:
+        return self.targets if self.targets and self.targets.level == level else Targets(self.source, level)
+
+    @property
+    def _patience(self) -> Patience:
+        return MOVING if self.config.relocate_share else STRICT
 
     def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
         """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
         loss = sums.value(self.loss)
-        patience = MOVING if self.config.relocate_share else STRICT
-        if not patience.is_lost(gaussians, loss, self.best.recent):
-            self.best.consider(gaussians, sums, loss, patience)
+        verdict = self.best.judge(gaussians, sums, loss, self._patience)
+        if verdict is Verdict.BEST:
+            self.best.gaussians = gaussians
+        if verdict is not Verdict.LOST:
             return None
         self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
-        self.best.recent = self.best.loss
         self.account.sums = self.best.sums or sums
-        self.best.slow_down()
-        taken, best = self.place.taken, self.best.loss
-        return f"step {taken} was too long (loss {best:.4g} to {loss:.4g}): taken back, and half the rates for a while"
+        return _too_long(self.place.taken, self.best.loss, loss)
 
     def _tell(self, lost: str | None) -> None:
         if lost is not None:
             self.progress.note(lost)
+
+
+def _too_long(taken: int, best: float, loss: float) -> str:
+    return f"step {taken} was too long (loss {best:.4g} to {loss:.4g}): taken back, and half the rates for a while"

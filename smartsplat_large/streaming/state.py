@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from smartsplat_large.config import OptimizerConfig
-from smartsplat_large.fitting.guard import Patience
+from smartsplat_large.fitting.guard import Checkable, Patience
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.gaussians import Gaussians
@@ -20,6 +21,14 @@ _EXACT = 1e-12
 
 _COLUMNS = ("xy", "scale", "rotation", "color")
 _RAW = ("xy", "raw", "mean", "square")
+
+
+class Verdict(Enum):
+    """What a state is, to the guard over a fit."""
+
+    LOST = "no place to go on from"
+    GOOD = "not the best"
+    BEST = "the best so far"
 
 
 @dataclass(slots=True)
@@ -46,11 +55,18 @@ class Best:
         self.rate /= 2
         self.lost += 1
 
-    def consider(self, gaussians: Gaussians, sums: LossSums, loss: float, patience: Patience) -> None:
+    def judge(self, gaussians: Checkable, sums: LossSums, loss: float, patience: Patience) -> Verdict:
+        """Take note of the loss of a state. Of a lost one, rates are halved; the best one is for the caller to keep."""
+        if patience.is_lost(gaussians, loss, self.recent):
+            self.recent = self.loss
+            self.slow_down()
+            return Verdict.LOST
         self.recent = min(self.recent, loss)
         self.rate = min(patience.recovery * self.rate, 1.0)
-        if loss < self.loss and not self.is_exact:
-            self.gaussians, self.sums, self.loss = gaussians, sums, loss
+        if loss >= self.loss or self.is_exact:
+            return Verdict.GOOD
+        self.sums, self.loss = sums, loss
+        return Verdict.BEST
 
 
 @dataclass(slots=True)

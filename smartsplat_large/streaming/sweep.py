@@ -77,10 +77,15 @@ def prepare_sweep(
 ) -> Sweep:
     """Lay the grid on ``level`` and find out which Gaussians touch which block."""
     targets = source if isinstance(source, Targets) else Targets(source, level)
-    grid = BlockGrid(targets.source.meta.size.at_level(level), block, HALO if loss.ssim else 0)
-    projection = renderer.project(gaussians, 2.0**level, spread)
-    task = SweepTask(targets, renderer, grid, loss, gaussians.channels)
-    return Sweep(task, gaussians, projection, members(projection, grid))
+    task = sweep_task(targets, renderer, block, loss, gaussians.channels)
+    projection = renderer.project(gaussians, task.pitch, spread)
+    return Sweep(task, gaussians, projection, members(projection, task.grid))
+
+
+def sweep_task(targets: Targets, renderer: BlockRenderer, block: int, loss: LossConfig, channels: int) -> SweepTask:
+    """Lay the grid on the level of ``targets``."""
+    size = targets.source.meta.size.at_level(targets.level)
+    return SweepTask(targets, renderer, BlockGrid(size, block, HALO if loss.ssim else 0), loss, channels)
 
 
 def fit_block(task: SweepTask, seen: Seen) -> tuple[LossSums, Moments]:
@@ -107,17 +112,23 @@ class SweepGradients:
 
     def __call__(self, rows: slice) -> Iterator[tuple[slice, Gradients]]:
         """Gradients of ``rows``, some after the other: so few that a cache still holds them when they are used."""
-        sweep = self.sweep
         moments = np.zeros((rows.stop - rows.start, self.parts[0][1].shape[1]), np.float32)
         for ids, part in self.parts:
-            _merge(moments, rows.start, ids, part)
-        room = Gradients.empty(min(_AT_ONCE, len(moments)), sweep.task.channels)
-        for start in range(rows.start, rows.stop, _AT_ONCE):
-            few = slice(start, min(start + _AT_ONCE, rows.stop))
-            theirs = moments[few.start - rows.start : few.stop - rows.start]
-            gradients = room.first(len(theirs))
-            sweep.task.renderer.gradients(sweep.gaussians, sweep.projection, theirs, sweep.task.pitch, few, gradients)
-            yield few, gradients
+            merge(moments, rows.start, ids, part)
+        yield from gradients_of(self.sweep.task, self.sweep.gaussians, self.sweep.projection, moments, rows)
+
+
+def gradients_of(
+    task: SweepTask, gaussians: Gaussians, projection: Projection, moments: Moments, rows: slice
+) -> Iterator[tuple[slice, Gradients]]:
+    """Gradients of ``rows``, some after the other, from their moments."""
+    room = Gradients.empty(min(_AT_ONCE, len(moments)), task.channels)
+    for start in range(rows.start, rows.stop, _AT_ONCE):
+        few = slice(start, min(start + _AT_ONCE, rows.stop))
+        theirs = moments[few.start - rows.start : few.stop - rows.start]
+        gradients = room.first(len(theirs))
+        task.renderer.gradients(gaussians, projection, theirs, task.pitch, few, gradients)
+        yield few, gradients
 
 
 def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGradients]:
@@ -126,13 +137,13 @@ def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGrad
     of_blocks = workers.map(fit_block, sweep.task, sweep, pixels=sweep.block_pixels)
     for block, (block_sums, moments) in enumerate(of_blocks):
         sums += block_sums
-        _tell(workers, sweep.task.grid, block, block_sums)
+        tell(workers, sweep.task.grid, block, block_sums)
         parts.append((sweep.members.of(block), moments))
     return sums, SweepGradients(sweep, parts)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _merge(total: Any, start: int, ids: Any, part: Any) -> None:
+def merge(total: Any, start: int, ids: Any, part: Any) -> None:
     """Add what a block says of the rows of ``total``, the first of which is row ``start`` of all; ``ids`` ascend."""
     first, end = np.searchsorted(ids, start), np.searchsorted(ids, start + len(total))
     for i in range(first, end):
@@ -147,10 +158,11 @@ def sweep_loss(sweep: Sweep, workers: Workers) -> LossSums:
     of_blocks = workers.map(judge_block, sweep.task, sweep, pixels=sweep.block_pixels)
     for block, block_sums in enumerate(of_blocks):
         sums += block_sums
-        _tell(workers, sweep.task.grid, block, block_sums)
+        tell(workers, sweep.task.grid, block, block_sums)
     return sums
 
 
-def _tell(workers: Workers, grid: BlockGrid, block: int, sums: LossSums) -> None:
+def tell(workers: Workers, grid: BlockGrid, block: int, sums: LossSums) -> None:
+    """Let those who watch know of a block that is done."""
     if workers.record is not None:
         workers.record.block_done(block + 1, len(grid), grid[block].core, grid.size, sums.squared / sums.samples)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +44,33 @@ class Items(Protocol[Item_co]):
     def __getitem__(self, index: int, /) -> Item_co: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The slots of a cluster that are there at some moment, each of which may hold something from one task to the next."""
+
+    cluster: Cluster
+    slots: Sequence[str]
+    """Address of the worker of each."""
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    @property
+    def client(self) -> str:
+        """Tells what is held for this run from what is for others."""
+        return self.cluster.token
+
+    @property
+    def most_each(self) -> int:
+        """Slots of a worker, at most."""
+        return max(map(self.slots.count, self.slots))
+
+    def ask(self, function: Callable[[T, Item], R], shared: T, items: Sequence[Item]) -> list[R]:
+        """``function(shared, item)`` of one item a slot, each done there; elsewhere, where that worker is gone."""
+        send = self.cluster.sender(function, shared, self.slots)
+        return list(self.cluster.fetch([send(slot, [item]) for slot, item in enumerate(items)]))
+
+
 class Workers:
     """Runs the same function over many items, in order of the items.
 
@@ -69,6 +96,14 @@ class Workers:
     def kept_elsewhere(self) -> int:
         """Bytes of pixels that every worker elsewhere may keep between tasks."""
         return self._cluster.spare_bytes if self._cluster is not None else 0
+
+    def crew(self, held_bytes: Callable[[int], int]) -> Crew | None:
+        """The slots of workers elsewhere, if there are several, and each has room for what is to be held of so many slots."""
+        if self._cluster is None or not self._cluster.remote:
+            return None
+        crew = Crew(self._cluster, self._cluster.slots_now())
+        has_room = len(crew) and crew.most_each * held_bytes(len(crew)) <= self.kept_elsewhere
+        return crew if has_room else None
 
     def map(
         self, function: Callable[[T, Item], R], shared: T, items: Items[Item], *, pixels: int = MEGAPIXEL

@@ -1,0 +1,181 @@
+"""Exact steps taken by the workers of a cluster, each on what it holds; here they are only told how to go on.
+
+Between two moves of budget nothing but losses, and moments of rows that several hold, travels: see :mod:`.holding`. Until a
+stretch ends, the state it began with is the one here, so it can be taken again, by others, when a worker is lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import uuid
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import cast
+
+import numpy as np
+
+from smartsplat_large.array_types import Index, Moments
+from smartsplat_large.fitting.block import members_by, spans
+from smartsplat_large.fitting.loss import LossSums
+from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.rate import RatePrice
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.render.base import Spread
+from smartsplat_large.streaming.holding import (
+    BEYOND,
+    WIDENED,
+    Escaped,
+    GivenBack,
+    Order,
+    Reply,
+    Share,
+    Step,
+    StretchTask,
+    Swept,
+    take_step,
+)
+from smartsplat_large.streaming.sweep import SweepTask, merge, tell
+from smartsplat_large.streaming.workers import Crew, Workers
+
+_COLUMNS = ("xy", "scale", "rotation", "color")
+_HELD_BYTES_PER_COLUMN = 80
+"""Raw value and two moments (12), best state and this one (8), records and moments (14), and once more as much as arrives."""
+_HELD_TWICE = 1.25
+"""Rows that all slots hold together, of one."""
+
+
+class HoldingLost(Exception):
+    """A worker is gone, and with it what it held. The stretch may be begun anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """Stands for Gaussians that are held elsewhere."""
+
+    is_finite: bool
+
+
+def held_bytes(count: int, channels: int, slots: int) -> int:
+    """What a slot of so many holds of ``count`` Gaussians, at its peak."""
+    return math.ceil(count * _HELD_TWICE / slots) * (5 + channels) * _HELD_BYTES_PER_COLUMN
+
+
+class Stretch:
+    """Steps from ``state``, which does not change, on all slots of ``crew``.
+
+    :meth:`sweep` and one of :meth:`step` and :meth:`go_back` take turns; :meth:`end` may come at any time.
+    """
+
+    def __init__(
+        self, task: SweepTask, state: AdamState, best: Gaussians, size: Size, crew: Crew, workers: Workers
+    ) -> None:
+        self._task = StretchTask(crew.client, uuid.uuid4().hex, task, size)
+        self._state, self._best = state, best
+        self._crew, self._workers = crew, workers
+        blocks = part_blocks(task.grid, len(crew))
+        self._rows = rows_of_parts(task, state.gaussians(), blocks, workers.spread)
+        held = np.bincount(np.concatenate(self._rows), minlength=len(state))
+        self._shared = np.flatnonzero(held > 1)
+        self._places = [np.searchsorted(self._shared, rows[held[rows] > 1]) for rows in self._rows]
+        self._own = _first_holders(self._rows, len(state))
+        self._totals: Moments | None = None
+        self._number = 0
+        self._orders = [Order(0, part, self._share(part, among)) for part, among in enumerate(blocks)]
+
+    def _share(self, part: int, blocks: range) -> Share:
+        rows = self._rows[part]
+        shared = np.flatnonzero(np.isin(rows, self._shared, assume_unique=True))
+        return Share(blocks, self._state.take(rows), self._best.take(rows), shared, self._own[part])
+
+    def sweep(self) -> tuple[Elsewhere, LossSums] | None:
+        """The loss of the state; None if the stretch has to end here, because a Gaussian has come far."""
+        replies = self._ask()
+        if any(isinstance(reply, Escaped) for reply in replies):
+            return None
+        swept = cast("list[Swept]", replies)
+        total = LossSums(0.0, 0.0, 0.0, 0)
+        for block, sums in enumerate(sums for reply in swept for sums in reply.sums):
+            total += sums
+            tell(self._workers, self._task.sweep.grid, block, sums)
+        self._totals = self._added_up(swept)
+        return Elsewhere(all(reply.is_finite for reply in swept)), total
+
+    def _added_up(self, swept: list[Swept]) -> Moments:
+        """The moments of shared rows, block by block, as all rows' are where they are in one place."""
+        width = swept[0].shared[0][1].shape[1]
+        totals = np.zeros((len(self._shared), width), np.float32)
+        for places, reply in zip(self._places, swept, strict=True):
+            for seen, moments in reply.shared:
+                merge(totals, 0, places[seen], moments)
+        return totals
+
+    def step(self, rate: float, price: RatePrice, *, is_best: bool) -> None:
+        """Take a step from the state that was swept, which is remembered if it is the best."""
+        totals = self._totals
+        assert totals is not None
+        self._number += 1
+        self._orders = [
+            Order(self._number, part, step=Step(rate, price, is_best, totals[places]))
+            for part, places in enumerate(self._places)
+        ]
+
+    def go_back(self) -> None:
+        """Return to the best state."""
+        self._number += 1
+        self._orders = [Order(self._number, part, goes_back=True) for part in range(len(self._rows))]
+
+    def end(self) -> tuple[AdamState, Gaussians]:
+        """The state, and the best one."""
+        if not self._orders:
+            self._number += 1
+            self._orders = [Order(self._number, part) for part in range(len(self._rows))]
+        self._orders = [dataclasses.replace(order, last=True) for order in self._orders]
+        given = cast("list[GivenBack]", self._ask())
+        state, best = self._state.copy(), self._best
+        state.steps = given[0].state.steps
+        if given[0].best is not None:
+            best = Gaussians(*(getattr(best, name).copy() for name in _COLUMNS))
+        for rows, own, part in zip(self._rows, self._own, given, strict=True):
+            state.put(rows[own], part.state)
+            if part.best is not None:
+                for name in _COLUMNS:
+                    getattr(best, name)[rows[own]] = getattr(part.best, name)
+        return state, best
+
+    def _ask(self) -> list[Reply]:
+        orders, self._orders = self._orders, []
+        replies: list[Reply] = self._crew.ask(take_step, self._task, orders)
+        if any(reply is None for reply in replies):
+            raise HoldingLost
+        return replies
+
+
+def part_blocks(grid: BlockGrid, count: int) -> list[range]:
+    """Blocks, in their order, in ``count`` parts of about as many pixels, none of them empty."""
+    pixels, edges = np.cumsum([block.core.pixels for block in grid]), [0]
+    for part in range(1, count):
+        cuts = pixels[edges[-1] : len(grid) - count + part]
+        edges.append(edges[-1] + 1 + int(np.abs(cuts - pixels[-1] * part / count).argmin()))
+    return [range(*edge) for edge in pairwise([*edges, len(grid)])]
+
+
+def rows_of_parts(task: SweepTask, gaussians: Gaussians, parts: list[range], spread: Spread) -> list[Index]:
+    """Which Gaussians each part should hold; the first one has those, too, that show nowhere."""
+    projection = task.renderer.project(gaussians, task.pitch, spread)
+    members = members_by(spans(projection, task.grid, WIDENED, BEYOND), task.grid)
+    holds = np.zeros((len(parts), len(gaussians)), bool)
+    for part, blocks in enumerate(parts):
+        holds[part, members.ids[members.start[blocks.start] : members.start[blocks.stop]]] = True
+    holds[0] |= ~holds.any(axis=0)
+    return [np.flatnonzero(row) for row in holds]
+
+
+def _first_holders(rows_of: list[Index], count: int) -> list[Index]:
+    """Which of its rows each part is the first to hold."""
+    free, own = np.ones(count, bool), []
+    for rows in rows_of:
+        own.append(np.flatnonzero(free[rows]))
+        free[rows] = False
+    return own
