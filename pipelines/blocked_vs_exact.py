@@ -2,10 +2,15 @@
 
     python pipelines/blocked_vs_exact.py PICTURE... [--ratios 50 200 1000] [--presets fast balanced]
                                          [--crop 2048x2048] [--steps-per-visit 10] [--json FILE]
+                                         [--error-map FILE.jpg]
 
 Runs in the environment that pipelines/check.py sets up. Both modes start from the same Gaussians and end before a file is
 made. "seam dB" is how much more blocked mode loses within 8 pixels of the last grid's borders, or of the grid's before it,
 than elsewhere: the worse of the two. "chance" is the same where no borders are, a quarter of a block aside of both.
+
+The second table looks for a grid at whatever phase: what blocked mode loses more, row by row and column by column, is folded by
+a period. "peak dB" is the phase that departs most; "z" is by how many standard deviations that is above the peaks at periods
+that no grid has: below 3, it is mostly chance.
 """
 
 from __future__ import annotations
@@ -16,8 +21,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 from reporting import fixed, guarded, lossless_copy, note, parse_size, parser, publish, table
+from scipy.ndimage import uniform_filter1d
 
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.lattice import Size
@@ -32,6 +39,10 @@ from smartsplat_large.streaming.plan import plan_fit
 from smartsplat_large.streaming.workers import open_workers
 
 BAND = 8
+MAP_SIDE = 512
+"""Pixels of an error map along its longer side, at most."""
+WHITE = 4
+"""An error so many times the root mean square of exact mode's is white in the map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,10 @@ class Row:
     exact_cpu_s: float
     blocked_s: float
     blocked_cpu_s: float
+    block: tuple[float, float]
+    """Peak in dB, and its z, of the fold by a block's side: either grid."""
+    half_block: tuple[float, float]
+    """The same by half of it: both grids at once."""
 
 
 def main() -> None:
@@ -59,20 +74,30 @@ def main() -> None:
     arguments.add_argument("--crop", type=parse_size, metavar="WxH", default=Size(2048, 2048))
     arguments.add_argument("--steps-per-visit", type=int, default=FitConfig().steps_per_visit)
     arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument(
+        "--error-map",
+        type=Path,
+        metavar="FILE",
+        help="draw |error| of exact and blocked mode side by side, a row a fit",
+    )
     given = arguments.parse_args()
-    rows = []
+    rows, maps = [], []
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
         for path, name, ratio in product(given.pictures, given.presets, given.ratios):
             pixels = np.load(lossless_copy(path, given.crop, Path(folder)))
             config = preset(name).replace(ratio=ratio, steps_per_visit=given.steps_per_visit)
             for mode in ("exact", "blocked"):  # Kernels are compiled or loaded before anything is timed.
                 squared_error(pixels[:256, :256], config.replace(mode=mode, steps=12), given.workers)
-            rows.append(compare(path.stem, pixels, config, given.workers))
+            row, error = compare(path.stem, pixels, config, given.workers)
+            rows.append(row)
+            maps.append(error_map(error))
+    if given.error_map:
+        imagecodecs.imwrite(given.error_map, stacked(maps))
     publish(report(rows), given.json, rows, **{k: str(v) for k, v in vars(given).items() if k != "json"})
 
 
-def compare(picture: str, pixels: np.ndarray, config: FitConfig, workers: int) -> Row:
-    """Both modes from the same start."""
+def compare(picture: str, pixels: np.ndarray, config: FitConfig, workers: int) -> tuple[Row, dict[str, np.ndarray]]:
+    """Both modes from the same start; and the squared error of every pixel, by mode."""
     note(f"{picture}: {config.preset} at ratio {config.ratio:g}")
     error, seconds, block = {}, {}, 0
     for mode in ("exact", "blocked"):
@@ -84,8 +109,8 @@ def compare(picture: str, pixels: np.ndarray, config: FitConfig, workers: int) -
     psnr = {mode: -10 * np.log10(e.mean()) for mode, e in error.items()}
     return Row(
         picture, config.preset, config.ratio or 0, psnr["exact"], psnr["blocked"], max(seams[::2]), max(seams[1::2]),
-        *seconds["exact"], *seconds["blocked"],
-    )  # fmt: skip
+        *seconds["exact"], *seconds["blocked"], grid_peak(error, block), grid_peak(error, block // 2),
+    ), error  # fmt: skip
 
 
 def squared_error(pixels: np.ndarray, config: FitConfig, workers: int) -> tuple[np.ndarray, int]:
@@ -114,16 +139,72 @@ def lost(error: dict[str, np.ndarray], where: np.ndarray) -> float:
     return float(10 * np.log10(error["blocked"][where].mean() / error["exact"][where].mean()))
 
 
+def grid_peak(error: dict[str, np.ndarray], period: int) -> tuple[float, float]:
+    """dB that blocked mode is behind at the phase of ``period`` that departs most, of rows or columns; and its z-score.
+
+    It is compared with the same at periods a quarter shorter to a quarter longer, apart from those too near to tell.
+    """
+    lines = [_lost_by_line(error, axis, period) for axis in (0, 1)]
+    near, far = period // 16, period // 4
+    others = [period + sign * d for sign in (-1, 1) for d in range(near, far, max(1, period // 64))]
+    peaks = np.array([abs(max((_folded(line, p) for line in lines), key=abs)) for p in others])
+    peak = max((_folded(line, period) for line in lines), key=abs)
+    return peak, float((abs(peak) - peaks.mean()) / peaks.std())
+
+
+def _lost_by_line(error: dict[str, np.ndarray], axis: int, period: int) -> np.ndarray:
+    """dB that blocked mode is behind in bands around every row or column, beside what is usual within a period there."""
+    blocked, exact = (uniform_filter1d(error[mode].mean(axis), 2 * BAND) for mode in ("blocked", "exact"))
+    behind: np.ndarray = 10 * np.log10(blocked / exact)
+    behind -= uniform_filter1d(behind, period)
+    behind[:BAND] = behind[-BAND:] = 0  # the picture's own border
+    return behind
+
+
+def _folded(line: np.ndarray, period: int) -> float:
+    """The mean of the phase that departs most from 0; one that is met less often counts less, as its noise is larger."""
+    phases = np.arange(len(line)) % period
+    met = np.bincount(phases)
+    means = np.bincount(phases, line) / met * np.sqrt(met * period / len(line))
+    return float(means[np.abs(means).argmax()])
+
+
+def error_map(error: dict[str, np.ndarray]) -> np.ndarray:
+    """The root mean square error of small squares of pixels in both modes, exact left, as grey values of one scale."""
+    cell = -(-max(error["exact"].shape) // MAP_SIDE)
+    white = WHITE * np.sqrt(error["exact"].mean())
+    sides = []
+    for mode in ("exact", "blocked"):
+        rows, columns = (n // cell for n in error[mode].shape)
+        squares = error[mode][: rows * cell, : columns * cell].reshape(rows, cell, columns, cell).mean((1, 3))
+        sides.append(np.pad(np.sqrt(squares) / white, 2, constant_values=1))
+    grey: np.ndarray = np.rint(255 * np.minimum(np.concatenate(sides, 1), 1)).astype(np.uint8)
+    return grey
+
+
+def stacked(maps: list[np.ndarray]) -> np.ndarray:
+    """One below the other, of different widths perhaps."""
+    width = max(drawn.shape[1] for drawn in maps)
+    return np.concatenate([np.pad(drawn, ((0, 0), (0, width - drawn.shape[1]))) for drawn in maps])
+
+
 def report(rows: list[Row]) -> str:
-    """A row a picture, preset and ratio."""
+    """Two tables, a row a picture, preset and ratio each."""
     headings = ("picture", "preset", "ratio", "exact dB", "blocked dB", "gain", "seam dB", "chance", "exact s", "CPU s",
                 "blocked s", "CPU s")  # fmt: skip
-    return table(headings, [
+    costs = table(headings, [
         (r.picture, r.preset, f"{r.ratio:g}", fixed(r.exact_psnr, 2), fixed(r.blocked_psnr, 2),
          f"{r.blocked_psnr - r.exact_psnr:+.2f}", f"{r.seam:+.3f}", f"{r.chance:+.3f}", fixed(r.exact_s, 1),
          fixed(r.exact_cpu_s, 1), fixed(r.blocked_s, 1), fixed(r.blocked_cpu_s, 1))
         for r in rows
     ])  # fmt: skip
+    periods = ("picture", "preset", "ratio", "by a block: peak dB", "z", "by half a block: peak dB", "z")
+    grids = table(periods, [
+        (r.picture, r.preset, f"{r.ratio:g}", *(cell for peak, z in (r.block, r.half_block)
+                                                for cell in (f"{peak:+.3f}", f"{z:+.1f}")))
+        for r in rows
+    ])  # fmt: skip
+    return f"{costs}\n\n{grids}"
 
 
 if __name__ == "__main__":
