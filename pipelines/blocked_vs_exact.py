@@ -8,9 +8,9 @@ Runs in the environment that pipelines/check.py sets up. Both modes start from t
 made. "seam dB" is how much more blocked mode loses within 8 pixels of the last grid's borders, or of the grid's before it,
 than elsewhere: the worse of the two. "chance" is the same where no borders are, a quarter of a block aside of both.
 
-The second table looks for a grid at whatever phase: what blocked mode loses more, row by row and column by column, is folded by
-a period. "peak dB" is the phase that departs most; "z" is by how many standard deviations that is above the peaks at periods
-that no grid has: below 3, it is mostly chance.
+The second table looks for a grid at whatever phase: what blocked mode loses more in rows and columns is folded by a period.
+"peak dB" is the phase that departs most. At periods that no grid has there are peaks, too: "shows from" is three standard
+deviations above those, and "z" is how many the peak is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -45,6 +46,17 @@ WHITE = 4
 """An error so many times the root mean square of exact mode's is white in the map."""
 
 
+class Peak(NamedTuple):
+    """What stands out most when rows and columns are folded by ``period``."""
+
+    period: int
+    peak: float
+    """dB that blocked mode is behind there."""
+    shows_from: float
+    """A peak of more dB is hardly chance."""
+    z: float
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One picture, preset and ratio, in both modes."""
@@ -60,10 +72,10 @@ class Row:
     exact_cpu_s: float
     blocked_s: float
     blocked_cpu_s: float
-    block: tuple[float, float]
-    """Peak in dB, and its z, of the fold by a block's side: either grid."""
-    half_block: tuple[float, float]
-    """The same by half of it: both grids at once."""
+    by_block: Peak
+    """Either grid, the shifted one or the other."""
+    by_half: Peak
+    """Both at once."""
 
 
 def main() -> None:
@@ -92,7 +104,7 @@ def main() -> None:
             rows.append(row)
             maps.append(error_map(error))
     if given.error_map:
-        imagecodecs.imwrite(given.error_map, stacked(maps))
+        given.error_map.write_bytes(imagecodecs.jpeg8_encode(stacked(maps), level=70))
     publish(report(rows), given.json, rows, **{k: str(v) for k, v in vars(given).items() if k != "json"})
 
 
@@ -139,34 +151,52 @@ def lost(error: dict[str, np.ndarray], where: np.ndarray) -> float:
     return float(10 * np.log10(error["blocked"][where].mean() / error["exact"][where].mean()))
 
 
-def grid_peak(error: dict[str, np.ndarray], period: int) -> tuple[float, float]:
-    """dB that blocked mode is behind at the phase of ``period`` that departs most, of rows or columns; and its z-score.
+def grid_peak(error: dict[str, np.ndarray], period: int) -> Peak:
+    """What is behind most of all phases of ``period``, beside chance.
 
-    It is compared with the same at periods a quarter shorter to a quarter longer, apart from those too near to tell.
+    That is known from periods a quarter shorter to a quarter longer, apart from those too near to tell.
     """
-    lines = [_lost_by_line(error, axis, period) for axis in (0, 1)]
+    lines = [_behind(error, axis) for axis in (0, 1)]
     near, far = period // 16, period // 4
     others = [period + sign * d for sign in (-1, 1) for d in range(near, far, max(1, period // 64))]
-    peaks = np.array([abs(max((_folded(line, p) for line in lines), key=abs)) for p in others])
-    peak = max((_folded(line, period) for line in lines), key=abs)
-    return peak, float((abs(peak) - peaks.mean()) / peaks.std())
+    chance = np.abs([_folded(lines, other) for other in others])
+    peak, mean, spread = _folded(lines, period), chance.mean(), chance.std()
+    return Peak(period, peak, float(mean + 3 * spread), float((abs(peak) - mean) / spread))
 
 
-def _lost_by_line(error: dict[str, np.ndarray], axis: int, period: int) -> np.ndarray:
-    """dB that blocked mode is behind in bands around every row or column, beside what is usual within a period there."""
-    blocked, exact = (uniform_filter1d(error[mode].mean(axis), 2 * BAND) for mode in ("blocked", "exact"))
-    behind: np.ndarray = 10 * np.log10(blocked / exact)
-    behind -= uniform_filter1d(behind, period)
-    behind[:BAND] = behind[-BAND:] = 0  # the picture's own border
+def _behind(error: dict[str, np.ndarray], axis: int) -> np.ndarray:
+    """dB that blocked mode is behind in a band around every row or column, beside wider ones; without a picture's border.
+
+    Squares count alike, whatever they lose: a grid is seen where the picture is smooth.
+    """
+    blocked, exact = (_squares(np.moveaxis(error[mode], axis, 0)) for mode in ("blocked", "exact"))
+    behind: np.ndarray = 10 * np.log10(blocked / exact).mean(1)
+    behind -= uniform_filter1d(behind, 16 * BAND)
+    behind[:BAND] = behind[-BAND:] = 0
     return behind
 
 
-def _folded(line: np.ndarray, period: int) -> float:
-    """The mean of the phase that departs most from 0; one that is met less often counts less, as its noise is larger."""
+def _squares(error: np.ndarray) -> np.ndarray:
+    """Means of squares two bands wide around every row; of an error that is nowhere less than rounding to bytes."""
+    side = 2 * BAND
+    columns = error.shape[1] // side
+    runs = error[:, : columns * side].reshape(len(error), columns, side).mean(2)
+    squares: np.ndarray = uniform_filter1d(runs, side, axis=0) + 1 / 12 / 255**2
+    return squares
+
+
+def _folded(lines: list[np.ndarray], period: int) -> float:
+    """The phase that departs most from 0, rows and columns together."""
+    phases = np.mean([_phases(line, period) for line in lines], 0)
+    return float(phases[np.abs(phases).argmax()])
+
+
+def _phases(line: np.ndarray, period: int) -> np.ndarray:
+    """The mean of each phase; one that is met less often counts less, as its noise is larger."""
     phases = np.arange(len(line)) % period
-    met = np.bincount(phases)
-    means = np.bincount(phases, line) / met * np.sqrt(met * period / len(line))
-    return float(means[np.abs(means).argmax()])
+    met = np.bincount(phases, minlength=period)
+    means: np.ndarray = np.bincount(phases, line, period) * np.sqrt(period / np.maximum(met, 1) / len(line))
+    return means
 
 
 def error_map(error: dict[str, np.ndarray]) -> np.ndarray:
@@ -198,11 +228,9 @@ def report(rows: list[Row]) -> str:
          fixed(r.exact_cpu_s, 1), fixed(r.blocked_s, 1), fixed(r.blocked_cpu_s, 1))
         for r in rows
     ])  # fmt: skip
-    periods = ("picture", "preset", "ratio", "by a block: peak dB", "z", "by half a block: peak dB", "z")
-    grids = table(periods, [
-        (r.picture, r.preset, f"{r.ratio:g}", *(cell for peak, z in (r.block, r.half_block)
-                                                for cell in (f"{peak:+.3f}", f"{z:+.1f}")))
-        for r in rows
+    grids = table(("picture", "preset", "ratio", "period", "peak dB", "shows from", "z"), [
+        (r.picture, r.preset, f"{r.ratio:g}", p.period, f"{p.peak:+.3f}", fixed(p.shows_from, 3), f"{p.z:+.1f}")
+        for r in rows for p in (r.by_block, r.by_half)
     ])  # fmt: skip
     return f"{costs}\n\n{grids}"
 

@@ -33,23 +33,22 @@ def test_a_grid_of_any_phase_stands_out(recipe: Any, phase: int, axis: int) -> N
     error = errors()
     near = (np.arange(640) - phase + 4) % BLOCK < 8
     np.moveaxis(error["blocked"], axis, 0)[near] *= 1.1
-    peak, z = recipe.grid_peak(error, BLOCK)
-    assert 0.1 < peak < 0.6
-    assert z > 5
+    found = recipe.grid_peak(error, BLOCK)
+    assert found.shows_from < found.peak < 0.4
 
 
 def test_a_grid_that_is_better_than_the_rest_stands_out_too(recipe: Any) -> None:
     error = errors()
     error["blocked"][:, (np.arange(640) + 4) % BLOCK < 8] /= 1.1
-    peak, z = recipe.grid_peak(error, BLOCK)
-    assert peak < -0.1
-    assert z > 5
+    found = recipe.grid_peak(error, BLOCK)
+    assert found.peak < -found.shows_from
 
 
 def test_half_a_period_sees_a_grid_and_the_shifted_one_at_once(recipe: Any) -> None:
     error = errors()
     error["blocked"][:, (np.arange(640) + 4) % (BLOCK // 2) < 8] *= 1.05
-    assert recipe.grid_peak(error, BLOCK // 2)[1] > 5
+    found = recipe.grid_peak(error, BLOCK // 2)
+    assert found.peak > found.shows_from
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -57,7 +56,7 @@ def test_chance_and_content_are_no_grid(recipe: Any, seed: int) -> None:
     error = errors(seed)
     for both in error.values():
         both[::BLOCK] *= 3
-    assert recipe.grid_peak(error, BLOCK)[1] < 3.5
+    assert recipe.grid_peak(error, BLOCK).z < 3
 
 
 def test_both_modes_are_drawn_on_one_scale(recipe: Any) -> None:
