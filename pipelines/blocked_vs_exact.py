@@ -89,7 +89,7 @@ def main() -> None:
     arguments.add_argument(
         "--error-map",
         type=Path,
-        metavar="FILE",
+        metavar="FILE.jpg",
         help="draw |error| of exact and blocked mode side by side, a row a fit",
     )
     given = arguments.parse_args()
@@ -157,8 +157,8 @@ def grid_peak(error: dict[str, np.ndarray], period: int) -> Peak:
     That is known from periods a quarter shorter to a quarter longer, apart from those too near to tell.
     """
     lines = [_behind(error, axis) for axis in (0, 1)]
-    near, far = period // 16, period // 4
-    others = [period + sign * d for sign in (-1, 1) for d in range(near, far, max(1, period // 64))]
+    aside = range(period // 16, period // 4, max(1, period // 64))
+    others = [period + sign * pixels for sign in (-1, 1) for pixels in aside]
     chance = np.abs([_folded(lines, other) for other in others])
     peak, mean, spread = _folded(lines, period), chance.mean(), chance.std()
     return Peak(period, peak, float(mean + 3 * spread), float((abs(peak) - mean) / spread))
