@@ -47,11 +47,24 @@ def test_ablation_adds_one_part_at_a_time(tmp_path: Path) -> None:
 
 
 def test_blocked_mode_stands_beside_exact_mode(tmp_path: Path) -> None:
+    drawn = tmp_path / "map.jpg"
     table, rows = measured(
-        tmp_path, "blocked_vs_exact", MOUNTAIN, "--ratios", "50", "--presets", "fast", "--crop", "250x190"
+        tmp_path,
+        "blocked_vs_exact",
+        MOUNTAIN,
+        "--ratios",
+        "50",
+        "--presets",
+        "fast",
+        "--crop",
+        "250x190",
+        "--error-map",
+        drawn,
     )
     assert rows[0]["blocked_psnr"] > rows[0]["exact_psnr"] - 0.5
     assert "seam dB" in table
+    assert "shows from" in table
+    assert imagecodecs.imread(drawn).shape == (194, 508)
 
 
 def test_ablation_moves_means_as_in_a_larger_picture(monkeypatch: pytest.MonkeyPatch) -> None:
