@@ -33,11 +33,9 @@ from synthetic import write_mosaic
 from smartsplat_large.config import FitConfig, preset
 from smartsplat_large.errors import MemoryLimitError
 from smartsplat_large.lattice import Size
-from smartsplat_large.memory import MiB, require
-from smartsplat_large.sampling.footprint import footprint
+from smartsplat_large.memory import MiB
 from smartsplat_large.source import open_source
-from smartsplat_large.streaming.budget import gaussian_budget
-from smartsplat_large.streaming.plan import plan_fit
+from smartsplat_large.streaming.allowance import allow
 
 ROLES = ("client", "worker", "scheduler")
 WORKERS = 2
@@ -349,12 +347,10 @@ def _least_memory(picture: Path, config: FitConfig) -> int:
     """Bytes with which a fit is not refused, and must put its working copy on disk."""
     with open_source(picture) as source:
         meta = source.meta
-        about = (meta.size, meta.channels, meta.dtype.itemsize, gaussian_budget(meta, config)[0])
 
     def suffices(limit: int) -> bool:
         try:
-            plan_fit(*about, config, memory_bytes=limit, workers=WORKERS)
-            require(footprint(*about, config.sampling, WORKERS), limit, "sampling")
+            allow(meta, config, limit, WORKERS)
         except MemoryLimitError:
             return False
         return True

@@ -29,8 +29,8 @@ from smartsplat_large import api
 from smartsplat_large.config import FitConfig
 from smartsplat_large.lattice import Size
 from smartsplat_large.memory import MiB, parse_bytes
-from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.source import ImageMeta, open_source
+from smartsplat_large.streaming.allowance import footprints
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.plan import plan_fit
 
@@ -105,7 +105,7 @@ def project(meta: ImageMeta, config: FitConfig, workers: int) -> int:
     count, _ = gaussian_budget(meta, config)
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
     plan = plan_fit(*about, config, memory_bytes=UNLIMITED, workers=workers)
-    return max(plan.footprint.total, footprint(*about, config.sampling, workers).total)
+    return max(each.total for each in footprints(meta, config, plan, workers).values())
 
 
 def measure(picture: Path, memory_bytes: int, config: FitConfig, workers: int) -> None:

@@ -131,7 +131,7 @@ def fit(
                 scheduler=scheduler,
                 dashboard=watched,
                 record=record,
-                task_bytes=allowed.plan.task_bytes,
+                task_bytes=allowed.task_bytes,
                 performance_report=report,
                 progress=progress,
             ) as pool,

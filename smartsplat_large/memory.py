@@ -59,8 +59,9 @@ class Footprint:
         return self.program + self.gaussians + self.working
 
 
-PROGRAM = 420 * MiB
-"""Resident size of the program with numba, dask, zarr and their kernels loaded, and the dashboard running."""
+PROGRAM = 512 * MiB
+"""Resident size of the program with numba, dask, zarr and their kernels loaded, and the dashboard running, in a first run,
+which compiles them: a fit of next to nothing takes 500 MiB then, and 240 ever after."""
 ON_GPU = 1152 * MiB
 """What torch, Triton and CUDA's driver add to that where a GPU is used; a fit of four megapixels had 1079 MiB of them."""
 

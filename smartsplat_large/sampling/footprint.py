@@ -18,8 +18,8 @@ def footprint(size: Size, channels: int, itemsize: int, count: int, config: Samp
     """Projected peak of :func:`smartsplat_large.sampling.sample` with that many ``workers``, in bytes."""
     pixel = channels * itemsize
     tile = min(config.tile, size.width) * min(config.tile, size.height)
-    # Features: the pixels, once more where they are padded, two maps. Draw: weights, keys and indices.
-    draw = tile * max(2 * pixel + 8, 20)
+    # Features: the pixels, twice more while they are read and padded, two maps. Draw: weights, keys and indices.
+    draw = tile * (3 * pixel + 8 + 20)
     side = config.tile + 2 * (REACH + 1)
     color = min(side, size.width + 2 * REACH + 2) * min(side, size.height + 2 * REACH + 2) * 2 * pixel
     return Footprint(

@@ -20,13 +20,19 @@ from smartsplat_large.memory import GiB, format_bytes
 from smartsplat_large.ome_zarr import Codec, OmeZarrSpec, PyramidWriter
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.source.array import ArraySource
-from smartsplat_large.source.base import ImageSource, bands
+from smartsplat_large.source.base import ImageMeta, ImageSource, bands
 from smartsplat_large.source.zarr import ZarrSource
 
-__all__ = ["downsample", "ingest", "working_copy"]
+__all__ = ["copying_bytes", "downsample", "ingest", "working_copy"]
 
 _TASKS_A_GRAPH = 128
 _BANDS_OF_ROWS = 256
+_SHARDS_EACH = 6
+"""Copies of a shard's bytes while a task reads, rearranges and compresses it."""
+_SHARDS_KEPT = 5
+"""What the allocator keeps of them, as bytes of so many shards."""
+_BANDS_AT_ONCE = 4
+"""Bands of shards where an image is read in bands: one as it comes and joined, and what waits for it on smaller levels."""
 _WORTH_SAYING = GiB
 """Bytes of a temporary working copy on disk from which on it is announced."""
 
@@ -100,6 +106,19 @@ def working_copy(
         return ZarrSource(path, meta.name)
 
 
+def copying_bytes(meta: ImageMeta, levels: int, workers: int) -> int:
+    """Working memory of :func:`working_copy` at its peak, where it goes to disk; 0 where none is made."""
+    if meta.cheap_windows and len(meta.levels) >= levels:
+        return 0
+    pixel, size = meta.channels * meta.dtype.itemsize, meta.size
+    height, width = _shard(meta)
+    across, down = -(-size.width // width), -(-size.height // height)
+    tasks = min(workers, across * (down if meta.cheap_windows else 1))
+    shard = min(height, size.height) * min(width, size.width) * pixel
+    band = 0 if meta.cheap_windows else min(height, size.height) * size.width * pixel
+    return (_SHARDS_EACH * tasks + _SHARDS_KEPT) * shard + _BANDS_AT_ONCE * band
+
+
 def _in_memory(source: ImageSource, levels: int) -> ImageSource:
     meta = source.meta
     pixels = np.empty((meta.size.height, meta.size.width, meta.channels), meta.dtype)
@@ -112,8 +131,6 @@ def _in_memory(source: ImageSource, levels: int) -> ImageSource:
 
 def _spec(source: ImageSource, levels: int | None, codec: Codec) -> OmeZarrSpec:
     meta = source.meta
-    pixel_bytes = meta.channels * meta.dtype.itemsize
-    flat = ome_zarr.shard_for_bands(meta.size.width, pixel_bytes)
     return OmeZarrSpec(
         name=Path(meta.name).name,
         size=meta.size,
@@ -121,10 +138,17 @@ def _spec(source: ImageSource, levels: int | None, codec: Codec) -> OmeZarrSpec:
         dtype=meta.dtype,
         levels=level_count(meta.size) if levels is None else levels,
         codec=codec,
-        shard=(ome_zarr.SHARD, ome_zarr.SHARD) if meta.cheap_windows else flat,
+        shard=_shard(meta),
         icc_profile=meta.icc_profile,
         pixels_per_cm=meta.pixels_per_cm,
     )
+
+
+def _shard(meta: ImageMeta) -> tuple[int, int]:
+    """Height and width."""
+    if meta.cheap_windows:
+        return ome_zarr.SHARD, ome_zarr.SHARD
+    return ome_zarr.shard_for_bands(meta.size.width, meta.channels * meta.dtype.itemsize)
 
 
 def _megapixels(spec: OmeZarrSpec) -> float:

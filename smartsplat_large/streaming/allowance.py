@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from smartsplat_large.config import FitConfig
-from smartsplat_large.memory import require
+from smartsplat_large.memory import Footprint, program_on, require
 from smartsplat_large.sampling.footprint import footprint
-from smartsplat_large.source import ImageMeta
+from smartsplat_large.source import ImageMeta, copying_bytes
 from smartsplat_large.streaming.budget import gaussian_budget
+from smartsplat_large.streaming.evaluate import scoring_bytes
 from smartsplat_large.streaming.plan import FitPlan, plan_fit
 from smartsplat_large.streaming.quality import most_that_fit
 
@@ -30,6 +31,8 @@ class Allowance:
     """Of the image that are looked at."""
     threads: int
     """Of this machine."""
+    task_bytes: int
+    """What a task takes at its peak, of whatever stage."""
     planned: Callable[[int], tuple[FitPlan, int]]
     """Plan and spare memory for another number of Gaussians; refuses one that memory does not hold."""
 
@@ -42,7 +45,7 @@ def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int) -
     UsageError
         The ratio leaves not one Gaussian, or is too small to be of use.
     MemoryLimitError
-        Fitting or sampling needs more than ``memory_bytes``.
+        One of the :func:`footprints` is more than ``memory_bytes``.
     """
     count, limit = gaussian_budget(meta, config)
     planned = functools.partial(_plan_and_spare, meta, config, memory_bytes, threads)
@@ -51,7 +54,30 @@ def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int) -
     plan, spare = planned(count)
     # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
     coarsest = plan.coarsest if config.psnr is None else planned(1)[0].coarsest
-    return Allowance(count, limit, plan, spare, coarsest + 1, threads, planned)
+    task = max(plan.task_bytes, *passing(meta, plan, 1))
+    return Allowance(count, limit, plan, spare, coarsest + 1, threads, task, planned)
+
+
+def passing(meta: ImageMeta, plan: FitPlan, threads: int) -> tuple[int, int]:
+    """Bytes that the tasks of a pass over the whole picture take: those of its working copy, and of its verification."""
+    # No more than that is held to fit the integers of a file.
+    scored = scoring_bytes(meta.size, meta.channels, meta.dtype.itemsize)
+    return copying_bytes(meta, plan.coarsest + 1, threads), threads * scored
+
+
+def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) -> dict[str, Footprint]:
+    """Projected peaks of a fit, by what it does; all of them are to stay within its memory."""
+    copying, judging = passing(meta, plan, threads)
+    program, gaussians = program_on(config.device), plan.footprint.gaussians
+    return {
+        f"copying {meta.size} pixels": Footprint(program=program, gaussians=0, working=copying),
+        f"sampling {plan.gaussians} Gaussians": footprint(
+            meta.size, meta.channels, meta.dtype.itemsize, plan.gaussians, config.sampling, threads
+        ),
+        f"fitting {plan.gaussians} Gaussians to {meta.size} pixels": plan.footprint,
+        # What held the Gaussians is not given back to the system at once.
+        f"verifying {meta.size} pixels": Footprint(program=program, gaussians=gaussians, working=judging),
+    }
 
 
 def _plan_and_spare(
@@ -62,11 +88,12 @@ def _plan_and_spare(
     Raises
     ------
     MemoryLimitError
-        Fitting or sampling needs more than ``memory_bytes``.
+        One of the :func:`footprints` is more than ``memory_bytes``.
     """
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
     plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads)
-    sampling = footprint(*about, config.sampling, threads)
-    require(sampling, memory_bytes, f"sampling {count} Gaussians")
+    needed = footprints(meta, config, plan, threads)
+    for what, each in needed.items():
+        require(each, memory_bytes, what)
     # Half of what is left: while its coarse levels are made, a copy takes twice its size.
-    return plan, (memory_bytes - max(plan.footprint.total, sampling.total)) // 2
+    return plan, (memory_bytes - max(each.total for each in needed.values())) // 2

@@ -7,13 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smartsplat_large.lattice import Window
+from smartsplat_large.lattice import Size, Window
 from smartsplat_large.metrics import Score, core_windows, halo_window, merge_scores, score_window
 from smartsplat_large.pixels import scaled, to_planes
 from smartsplat_large.progress import Progress
 from smartsplat_large.source.base import ImageSource, read_planes
 from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers
+
+_WINDOW_SIDE = 1024 + 190
+"""Of the largest window that is scored: its core, and what MS-SSIM sees beyond."""
+_PLANES = 5
+"""float32 planes a channel of a window that live at once: rendered, both pictures, and the pair that is scored."""
+_PIXEL_ARRAYS = 3
+"""Copies of a window as stored pixels: one restored, one read, and one while it is put in order."""
+_BESIDE = 16
+"""Bytes a pixel for the tiles of the renderer and the scratch of SSIM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,12 @@ def score_file(source: ImageSource, view: View, workers: Workers, progress: Prog
         scores.append(score)
         progress.advance(core.pixels / 1e6)
     return merge_scores(scores)
+
+
+def scoring_bytes(size: Size, channels: int, itemsize: int) -> int:
+    """Bytes at the peak of the task of one window, the largest one."""
+    pixels = min(_WINDOW_SIDE, size.width) * min(_WINDOW_SIDE, size.height)
+    return pixels * (channels * (_PIXEL_ARRAYS * itemsize + 4 * _PLANES) + _BESIDE)
 
 
 def measure_psnr(source: ImageSource, view: View, workers: Workers) -> float:

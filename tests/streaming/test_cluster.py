@@ -176,7 +176,7 @@ def test_tasks_ask_for_memory_where_workers_have_it_to_give(tmp_path: Path) -> N
 def test_a_worker_with_too_little_memory_is_named(tmp_path: Path) -> None:
     with (
         local_cluster(tmp_path, memory_limit="1GiB") as started,
-        pytest.raises(MemoryLimitError, match=r"the worker at tcp://.*, of 1 threads, needs 1\.41 GiB"),
+        pytest.raises(MemoryLimitError, match=r"the worker at tcp://.*, of 1 threads, needs 1\.50 GiB"),
         open_workers(1, scheduler=started.scheduler_address, task_bytes=GiB, progress=Silent()),
     ):
         pass
