@@ -203,7 +203,7 @@ class _Descent:
             return False
         best, taken = replace(self.best), self.place.taken
         try:
-            stretch = Stretch(task, self.state, best.gaussians, self.plan.size, crew, self.workers)
+            stretch = Stretch(task, self.state, best, self.plan.size, crew, self.workers)
             while taken < end and (swept := stretch.sweep()) is not None:
                 gaussians, sums = swept
                 verdict = best.judge(gaussians, sums, sums.value(self.loss), self._patience)

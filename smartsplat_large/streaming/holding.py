@@ -49,8 +49,8 @@ class Share:
 
     blocks: range
     state: AdamState
-    best: Gaussians
-    """The best state of these rows."""
+    best: Gaussians | None
+    """The best state of these rows; None if none has been judged yet."""
     shared: Index
     """Which of them are held elsewhere, too."""
     own: Index
@@ -147,6 +147,9 @@ class Holding:
     def _move(self, order: Order) -> None:
         if order.goes_back:
             best = self.share.best if self.best is None else self.best
+            # A first state is the best one, or it is this one.
+            best = self.gaussians if best is None else best
+            assert best is not None
             self.state = self.state.returned_to(best, self.task.size)
         elif order.step is not None:
             assert self.moments is not None

@@ -36,6 +36,7 @@ from smartsplat_large.streaming.holding import (
     Swept,
     take_step,
 )
+from smartsplat_large.streaming.state import Best
 from smartsplat_large.streaming.sweep import SweepTask, merge, tell
 from smartsplat_large.streaming.workers import Crew, Workers
 
@@ -68,11 +69,9 @@ class Stretch:
     :meth:`sweep` and one of :meth:`step` and :meth:`go_back` take turns; :meth:`end` may come at any time.
     """
 
-    def __init__(
-        self, task: SweepTask, state: AdamState, best: Gaussians, size: Size, crew: Crew, workers: Workers
-    ) -> None:
+    def __init__(self, task: SweepTask, state: AdamState, best: Best, size: Size, crew: Crew, workers: Workers) -> None:
         self._task = StretchTask(crew.client, uuid.uuid4().hex, task, size)
-        self._state, self._best = state, best
+        self._state, self._best, self._is_judged = state, best.gaussians, best.sums is not None
         self._crew, self._workers = crew, workers
         blocks = part_blocks(task.grid, len(crew))
         self._rows = rows_of_parts(task, state.gaussians(), blocks, workers.spread)
@@ -87,7 +86,8 @@ class Stretch:
     def _share(self, part: int, blocks: range) -> Share:
         rows = self._rows[part]
         shared = np.flatnonzero(np.isin(rows, self._shared, assume_unique=True))
-        return Share(blocks, self._state.take(rows), self._best.take(rows), shared, self._own[part])
+        best = self._best.take(rows) if self._is_judged else None
+        return Share(blocks, self._state.take(rows), best, shared, self._own[part])
 
     def sweep(self) -> tuple[Elsewhere, LossSums] | None:
         """The loss of the state; None if the stretch has to end here, because a Gaussian has come far."""
