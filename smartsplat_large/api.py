@@ -22,6 +22,7 @@ from smartsplat_large.metrics import Score
 from smartsplat_large.paths import fit_target, report_target, require_apart, require_pipe_will_do, state_folder
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.remote import place_of
 from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample
@@ -66,7 +67,7 @@ def fit(
     Parameters
     ----------
     image
-        A path, also that of a named pipe; ``-`` is standard input.
+        A path, also that of a named pipe, or a URL: ``https://``, or whatever fsspec knows; ``-`` is standard input.
     output
         By default beside the image, with the ending ``.ssplat``.
     config
@@ -103,7 +104,7 @@ def fit(
         require_pipe_will_do(image, output, bool(resume))
     with open_source(image) as source:
         meta = source.meta
-        target = fit_target(Path(image), output)
+        target = fit_target(place_of(image), output)
         state = None if resume is None or piped else state_folder(target, config)
         if resume and config.psnr is not None:
             progress.note(f"{target}: a search for a PSNR saves no state to resume; it starts anew")
@@ -115,7 +116,7 @@ def fit(
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
         threads, elsewhere = workers or default_count(), scheduler is not None
         config, allowed = allow_on_device(meta, config, memory_bytes, threads, elsewhere=elsewhere)
-        identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
+        identity = {} if state is None else fingerprint(place_of(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
         levels = 1 if checkpoint.delivered else allowed.levels
@@ -330,7 +331,7 @@ def ingest(
     """Write a multiscale OME-Zarr working copy of an image, streaming, of a pipe as it comes; returns what is known of it."""
     progress = progress or Silent()
     with open_source(image) as source, open_workers(workers, progress=progress) as pool:
-        require_apart(Path(image), Path(output))
+        require_apart(place_of(image), Path(output))
         with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=pool.count) as copy:
             return copy.meta
 

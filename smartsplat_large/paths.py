@@ -7,6 +7,7 @@ from pathlib import Path
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.remote import Place, shown
 from smartsplat_large.source.piped import STDIN, pipe_name
 from smartsplat_large.streaming.cluster import has_dashboard
 
@@ -49,18 +50,26 @@ def report_target(wanted: str | Path | None, overwrite: bool) -> Path | None:
     return report
 
 
-def fit_target(image: Path, output: str | Path | None) -> Path:
-    """Where a fit writes: ``output``, by default beside the image."""
-    # The image may be the zarr folder that one is in, which "." names.
-    beside = image if image.name.strip(".") else image.resolve()
-    target = Path(output) if output is not None else beside.with_suffix(".ssplat")
+def fit_target(image: Place, output: str | Path | None) -> Path:
+    """Where a fit writes: ``output``, by default beside the image, or here if that is at an address."""
+    target = Path(output) if output is not None else _beside(image)
     if target.suffix.lower() in _IMAGE_ENDINGS:
         raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {target.with_suffix('.ssplat').name}")
     require_apart(image, target)
     return target
 
 
-def require_apart(source: Path, output: Path) -> None:
+def _beside(image: Place) -> Path:
+    if isinstance(image, Path):
+        # The image may be the zarr folder that one is in, which "." names.
+        return (image if image.name.strip(".") else image.resolve()).with_suffix(".ssplat")
+    name = Path(shown(image).partition("://")[2]).name
+    if not name:
+        raise UsageError(f"{shown(image)}: has no name to call the file by", hint="-o OUT.ssplat")
+    return Path(name).with_suffix(".ssplat")
+
+
+def require_apart(source: Place, output: Path) -> None:
     """Do nothing unless ``output`` would replace what is read.
 
     Raises
@@ -68,5 +77,5 @@ def require_apart(source: Path, output: Path) -> None:
     UsageError
         They are the same file or folder.
     """
-    if str(source) != STDIN and output.exists() and output.samefile(source):
+    if isinstance(source, Path) and str(source) != STDIN and output.exists() and output.samefile(source):
         raise UsageError(f"{output}: is the input itself", hint="name another output")

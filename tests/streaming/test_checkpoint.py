@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from cut_fits import CONFIG, IDENTITY, Failing, Killed, Notes, Signalled, Steps, assert_identical, fit, opened, picture
@@ -334,6 +335,19 @@ def test_every_change_is_named(tmp_path: Path) -> None:
     )
     now = before | {"version": "9.9"}
     assert differences(before, now) == [f"written by version {before['version']}, this is 9.9"]
+
+
+def test_an_image_replaced_in_a_store_is_named() -> None:
+    system, source = fsspec.filesystem("memory"), picture()
+    plan = plan_fit(source.meta.size, 3, 1, 90, CONFIG, memory_bytes=1 << 40, workers=1)
+    for path, url in (("/far/a.png", "memory://far/a.png"), ("/far/a.zarr/zarr.json", "memory://far/a.zarr")):
+        system.pipe_file(path, b"some bytes")
+        before = fingerprint(url, source, CONFIG, plan)
+        assert differences(json.loads(json.dumps(before)), fingerprint(url, source, CONFIG, plan)) == []
+        assert before["image"]["bytes"] == 10
+        system.pipe_file(path, b"some bytes")
+        (changed,) = differences(before, fingerprint(url, source, CONFIG, plan))
+        assert changed.startswith("the image has changed: its mark in the store was ")
 
 
 def test_what_has_changed_is_refused(tmp_path: Path) -> None:
