@@ -1,17 +1,27 @@
-"""Bytes of a file that lies elsewhere: ``http(s)://`` by ranges, every other address through fsspec."""
+"""Files that lie elsewhere: ``http(s)://`` is read by ranges, every other address read and written through fsspec."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
-from smartsplat_large.errors import BadInputError, MissingDependencyError, UsageError
+from smartsplat_large.errors import (
+    BadInputError,
+    MissingDependencyError,
+    OutputExistsError,
+    SmartSplatError,
+    UsageError,
+)
 
 Place: TypeAlias = Path | str
 """A path, or an address."""
@@ -22,6 +32,7 @@ ATTEMPTS = 3
 PAUSE_S = 0.5
 TIMEOUT_S = 30.0
 HINT = "check the address, or download the file"
+_RIGHTS = "check your credentials, and what they allow"
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 """What stores call that by which a file that was replaced is known; the surest first."""
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
@@ -91,6 +102,117 @@ def said(error: BaseException) -> str:
     """An error of some library in one line."""
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be found out.
+    """
+    system, name = writable_system(url)
+    with writing_named(url):
+        system.invalidate_cache()
+        return bool(system.exists(name))
+
+
+def check_address(url: str, *, overwrite: bool) -> None:
+    """Do nothing if a file may be written there, as far as can be told without writing.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there already, and may not be overwritten.
+    UsageError, MissingDependencyError
+        It cannot be found out, or the address takes no files.
+    """
+    if exists(url) and not overwrite:
+        raise OutputExistsError(f"{shown(url)}: exists already", hint="--overwrite replaces it")
+
+
+@contextlib.contextmanager
+def passing_folder(inside: Place | None) -> Iterator[Any]:
+    """A new folder for passing files, by default in the temporary one; it goes with all that is in it when the block ends.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be made there.
+    """
+    if isinstance(inside, str):
+        folder = joined(inside, f"smartsplat-{uuid.uuid4().hex[:12]}")
+        try:
+            # Said now, not when the image has been read.
+            put(joined(folder, "begun"), b"")
+            yield folder
+        finally:
+            remove(folder)
+        return
+    try:
+        made = tempfile.TemporaryDirectory(prefix="smartsplat-", dir=inside)
+    except OSError as error:
+        raise UsageError(f"{inside}: {error.strerror}", hint="name a folder that may be written") from error
+    with made as name:
+        yield Path(name)
+
+
+def put(url: str, data: bytes) -> None:
+    """Write a file in one go: a store that keeps objects has the old one or the new one, never half.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be written.
+    """
+    system, name = writable_system(url)
+    with writing_named(url):
+        system.pipe_file(name, data)
+
+
+def remove(place: Place) -> None:
+    """Remove a file, or at an address a folder and all that is in it, if it is there; what cannot be removed stays."""
+    if isinstance(place, Path):
+        with contextlib.suppress(OSError):
+            place.unlink()
+        return
+    system, name = writable_system(place)
+    with contextlib.suppress(Exception):
+        system.invalidate_cache()
+        system.rm(name, recursive=True)
+
+
+@contextlib.contextmanager
+def writing_named(place: Place) -> Iterator[None]:
+    """Turns what a store fails with, inside a ``with`` block that writes to an address, into one line that names it.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written.
+    """
+    try:
+        yield
+    except SmartSplatError:
+        raise
+    except Exception as error:  # every plug-in has its own
+        if isinstance(place, Path) or isinstance(error, MemoryError):
+            raise
+        raise UsageError(
+            f"{shown(place)}: cannot be written: {said(error)}", hint=_RIGHTS if _denied(error) else "check the address"
+        ) from error
+
+
+def writable_system(url: str) -> tuple[Any, str]:
+    """As :func:`file_system`, of an address that files may be written to."""
+    if _is_http(url):
+        raise UsageError(f"{shown(url)}: a web server takes no files", hint="s3://, gs://, or a folder")
+    return file_system(url)
+
+
+def _denied(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or "credentials" in str(error).lower()
 
 
 class RemoteFile:
@@ -259,8 +381,7 @@ class _FsspecStore:
             raise self._failed(f"cannot be fetched at byte {start}", error) from error
 
     def _failed(self, what: str, error: Exception) -> BadInputError:
-        denied = isinstance(error, PermissionError) or "credentials" in str(error).lower()
-        return self._file.error(f"{what}: {said(error)}", "check your credentials for it" if denied else HINT)
+        return self._file.error(f"{what}: {said(error)}", _RIGHTS if _denied(error) else HINT)
 
 
 def _is_http(url: str) -> bool:

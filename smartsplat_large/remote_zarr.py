@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from smartsplat_large.remote import Place, file_system, http_range
+from smartsplat_large.errors import OutputExistsError
+from smartsplat_large.remote import Place, exists, file_system, http_range, joined, remove
 
 MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 """Files of which at least one lies in every zarr group or array."""
@@ -25,6 +28,30 @@ def zarr_store(place: Place, *, read_only: bool) -> Any:
     # Found by ourselves: what fails there has a name and a way out.
     system, name = file_system(place)
     return FsspecStore.from_mapper(FSMap(name, system), read_only=read_only)
+
+
+@contextlib.contextmanager
+def new_zarr(url: str, *, overwrite: bool) -> Iterator[None]:
+    """Leave to write a zarr hierarchy to an address, inside the ``with`` block; on any failure nothing is left there.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there, and may not be overwritten, or is no zarr hierarchy. To be overwritten, it goes at once.
+    UsageError, MissingDependencyError
+        It cannot be written.
+    """
+    if exists(url):
+        if not any(exists(joined(url, marker)) for marker in MARKERS):
+            raise OutputExistsError(f"{url}: is there, and holds no zarr image", hint="choose another name")
+        if not overwrite:
+            raise OutputExistsError(f"{url}: exists already", hint="--overwrite replaces it")
+        remove(url)
+    try:
+        yield
+    except BaseException:
+        remove(url)
+        raise
 
 
 @functools.cache
