@@ -151,7 +151,7 @@ class Checkpoint:
     @property
     def is_due(self) -> bool:
         """Whether the last commit is long enough ago."""
-        return self.folder is not None and time.monotonic() - self._last >= self.pause_s
+        return self.store is not None and time.monotonic() - self._last >= self.pause_s
 
     @property
     def pause_s(self) -> float:
