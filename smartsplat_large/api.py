@@ -12,16 +12,23 @@ import time
 from pathlib import Path
 from typing import Any
 
-from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import UsageError
 from smartsplat_large.memory import Footprint, GiB, program_on, require
 from smartsplat_large.metrics import Score
-from smartsplat_large.paths import fit_target, report_target, require_apart, require_pipe_will_do, state_folder
+from smartsplat_large.paths import (
+    check_output_place,
+    fit_target,
+    report_target,
+    require_apart,
+    require_pipe_will_do,
+    state_place,
+)
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
 from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.remote import Place, joined, passing_folder, place_of, put
 from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample
@@ -59,6 +66,7 @@ def fit(
     performance_report: str | Path | None = None,
     overwrite: bool = False,
     resume: bool | None = False,
+    work: str | Path | None = None,
     progress: Progress | None = None,
 ) -> FitReport:
     """Fit Gaussians to an image of any size and write them to a ``.ssplat`` file.
@@ -66,9 +74,9 @@ def fit(
     Parameters
     ----------
     image
-        A path, also that of a named pipe; ``-`` is standard input.
+        A path, also that of a named pipe, or a URL: ``https://``, or whatever fsspec knows; ``-`` is standard input.
     output
-        By default beside the image, with the ending ``.ssplat``.
+        A path, or a URL that fsspec writes to; by default beside the image, with the ending ``.ssplat``.
     config
         By default the preset ``balanced``, at ratio 50.
     memory_bytes
@@ -86,6 +94,9 @@ def fit(
     resume
         Go on where an interrupted fit of the same image and settings was last saved, in the folder ``OUTPUT.state``; the
         file is the same, byte for byte, as if it had not been interrupted. None: save nothing, as for passing files.
+    work
+        A folder or a URL for the working copy, by default the temporary folder; of a URL also for the saved state. The
+        workers of a ``scheduler`` read it there.
 
     Raises
     ------
@@ -103,19 +114,20 @@ def fit(
         require_pipe_will_do(image, output, bool(resume))
     with open_source(image) as source:
         meta = source.meta
-        target = fit_target(Path(image), output)
-        state = None if resume is None or piped else state_folder(target, config)
+        target = fit_target(place_of(image), output)
+        at_work = None if work is None else place_of(work)
+        state = None if resume is None or piped else state_place(target, config, at_work)
         if resume and config.psnr is not None:
             progress.note(f"{target}: a search for a PSNR saves no state to resume; it starts anew")
         ours = bool(resume) and state is not None and is_delivered(state, target)
-        check_destination(target, overwrite=overwrite or ours)
+        check_output_place(target, overwrite=overwrite or ours)
         if meta.remark:
             progress.note(f"{meta.name}: {meta.remark}")
         report = report_target(performance_report, overwrite)
         watched = report is not None or (has_dashboard() if dashboard is None else dashboard)
         threads, elsewhere = workers or default_count(), scheduler is not None
         config, allowed = allow_on_device(meta, config, memory_bytes, threads, elsewhere=elsewhere)
-        identity = {} if state is None else fingerprint(Path(image), source, config, allowed.plan)
+        identity = {} if state is None else fingerprint(place_of(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
         levels = 1 if checkpoint.delivered else allowed.levels
@@ -135,16 +147,16 @@ def fit(
                 performance_report=report,
                 progress=progress,
             ) as pool,
-            tempfile.TemporaryDirectory(prefix="smartsplat-") as folder,
+            passing_folder(at_work) as folder,
             checkpoint,
             loss_named(scheduler),
-            working_copy(source, room, Path(folder), levels=levels, progress=progress, workers=allowed.threads) as copy,
+            working_copy(source, room, folder, levels=levels, progress=progress, workers=allowed.threads) as copy,
         ):
             if not checkpoint.delivered:
-                encoded = _encoded(copy, config, allowed, Path(folder), pool, progress, checkpoint)
+                encoded = _encoded(copy, config, allowed, folder, pool, progress, checkpoint)
                 with checkpoint.delivering(encoded.parts):
                     write_atomic(target, encoded.parts, overwrite=overwrite)
-            measured = _verified(target, copy, meta, pool, progress)
+            measured = _verified(_reachable(target, folder, pool), copy, meta, pool, progress)
             if record is not None:
                 record.verified(measured.bytes, measured.psnr)
             checkpoint.remove()
@@ -155,7 +167,7 @@ def fit(
 
 
 def _encoded(
-    copy: ImageSource, config: FitConfig, allowed: Allowance, folder: Path, pool: Workers, progress: Progress,
+    copy: ImageSource, config: FitConfig, allowed: Allowance, folder: Place, pool: Workers, progress: Progress,
     checkpoint: Checkpoint,
 ) -> Encoded:  # fmt: skip
     """The file of a fit: at the PSNR that is wanted, or of the Gaussians and bytes that are allowed."""
@@ -176,7 +188,16 @@ def _encoded(
     return encode_within(best.gaussians, copy, renderer, config, allowed.limit_bytes, pool, progress)
 
 
-def _verified(written: Path, source: ImageSource, meta: ImageMeta, pool: Workers, progress: Progress) -> Evaluation:
+def _reachable(written: Place, folder: Place, pool: Workers) -> Place:
+    """A file that was written, where all workers see it."""
+    if not pool.remote or isinstance(folder, Path) or isinstance(written, str):
+        return written
+    there: str = joined(folder, "written.ssplat")
+    put(there, written.read_bytes())
+    return there
+
+
+def _verified(written: Place, source: ImageSource, meta: ImageMeta, pool: Workers, progress: Progress) -> Evaluation:
     """What a file that was just written is worth, by decoding it again."""
     with SplatFile(written) as file:
         return _evaluation(score_file(source, view_of(file), pool, progress, stage="verify"), file, meta)
@@ -327,11 +348,16 @@ def ingest(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> ImageMeta:
-    """Write a multiscale OME-Zarr working copy of an image, streaming, of a pipe as it comes; returns what is known of it."""
+    """Write a multiscale OME-Zarr working copy of an image, streaming, of a pipe as it comes; returns what is known of it.
+
+    Both may be URLs that fsspec knows; ``image`` also ``https://``.
+    """
     progress = progress or Silent()
     with open_source(image) as source, open_workers(workers, progress=progress) as pool:
-        require_apart(Path(image), Path(output))
-        with ingest_source(source, Path(output), overwrite=overwrite, progress=progress, workers=pool.count) as copy:
+        require_apart(place_of(image), place_of(output))
+        with ingest_source(
+            source, place_of(output), overwrite=overwrite, progress=progress, workers=pool.count
+        ) as copy:
             return copy.meta
 
 

@@ -20,6 +20,7 @@ from smartsplat_large.memory import GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, window_in
 from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.remote import shown
 from smartsplat_large.reports import Comparison, Contest, FitReport, Measured
 from smartsplat_large.source import ArraySource, open_source, read_window
 from smartsplat_large.streaming.budget import gaussian_budget
@@ -73,7 +74,7 @@ def compare(
     gallery = page.Gallery(pixels)
     threads = workers or default_count()
     results = _fitted(
-        pixels, Path(image).stem, ratios, config, memory_bytes - pixels.nbytes, threads, gallery, progress
+        pixels, Path(shown(str(image))).stem, ratios, config, memory_bytes - pixels.nbytes, threads, gallery, progress
     )
     for name in names:
         results += _rivalled(name, pixels, ratios, threads, gallery, progress)
@@ -82,7 +83,7 @@ def compare(
     }
     height, width, channels = pixels.shape
     report = Comparison(
-        image=str(image), width=width, height=height, channels=channels, raw_bytes=pixels.nbytes, preset=config.preset,
+        image=shown(str(image)), width=width, height=height, channels=channels, raw_bytes=pixels.nbytes, preset=config.preset,
         steps=config.steps, seed=config.seed, codecs=titles, results=results, bd_rate=bd_rates(results),
         output=None if target is None else str(target),
     )  # fmt: skip

@@ -11,7 +11,6 @@ import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -20,6 +19,8 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.downsampling import downsample
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import unpacked_by_zarrs, zarr_alone
+from smartsplat_large.remote import Place, joined, writing_named
+from smartsplat_large.remote_zarr import zarr_store
 
 CHUNK = 256
 SHARD = 2048
@@ -64,40 +65,48 @@ def shard_for_bands(width: int, pixel_bytes: int) -> tuple[int, int]:
     return height, SHARD * SHARD // height
 
 
-def create(folder: Path, spec: OmeZarrSpec) -> None:
-    """Write the metadata of all levels into an existing, empty folder; their pixels are 0 until written."""
+def create(folder: Place, spec: OmeZarrSpec) -> None:
+    """Make the levels, in an existing, empty folder or at an address where nothing is; their pixels are 0 until written."""
     import zarr
     from zarr.codecs import BloscCodec
 
-    group = zarr.create_group(store=str(folder), zarr_format=3, overwrite=True)
-    group.attrs.update(_attributes(spec))
     shuffle = "noshuffle" if spec.dtype.itemsize == 1 else "shuffle"
     for level in range(spec.levels):
         size = spec.size.at_level(level)
-        group.create_array(
-            str(level),
-            shape=(spec.channels, size.height, size.width),
-            chunks=(spec.channels, CHUNK, CHUNK),
-            shards=(spec.channels, *spec.shard),
-            dtype=spec.dtype,
-            compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle=shuffle),
-            fill_value=0,
-            dimension_names=("c", "y", "x"),
-        )
+        with writing_named(folder):
+            zarr.create_array(
+                store=zarr_store(joined(folder, str(level)), read_only=False),
+                shape=(spec.channels, size.height, size.width),
+                chunks=(spec.channels, CHUNK, CHUNK),
+                shards=(spec.channels, *spec.shard),
+                dtype=spec.dtype,
+                compressors=BloscCodec(cname=spec.codec, clevel=1, shuffle=shuffle),
+                fill_value=0,
+                dimension_names=("c", "y", "x"),
+            )
 
 
-def open_level(folder: Path, level: int) -> Any:
+def describe(folder: Place, spec: OmeZarrSpec) -> None:
+    """Make an image of the levels, once they are whole: before that, nobody takes them for one."""
+    import zarr
+
+    with writing_named(folder):
+        store = zarr_store(folder, read_only=False)
+        zarr.create_group(store=store, zarr_format=3, attributes=_attributes(spec))
+
+
+def open_level(folder: Place, level: int) -> Any:
     """The zarr array of one level, to be written."""
     import zarr
 
-    return zarr.open_array(store=str(folder / str(level)), mode="r+")
+    return zarr.open_array(store=zarr_store(joined(folder, str(level)), read_only=False), mode="r+")
 
 
-def open_finished(folder: Path, level: int) -> Any:
+def open_finished(folder: Place, level: int) -> Any:
     """The zarr array of a level that is all written, to be read."""
     import zarr
 
-    return unpacked_by_zarrs(zarr.open_array(store=str(folder / str(level)), mode="r"))
+    return unpacked_by_zarrs(zarr.open_array(store=zarr_store(joined(folder, str(level)), read_only=True), mode="r"))
 
 
 def write_window(array: Any, window: Window, pixels: Pixels) -> None:
@@ -122,9 +131,9 @@ class PyramidWriter:
     compress.
     """
 
-    def __init__(self, folder: Path, spec: OmeZarrSpec, workers: int = _MOST_WRITERS) -> None:
+    def __init__(self, folder: Place, spec: OmeZarrSpec, workers: int = _MOST_WRITERS) -> None:
         create(folder, spec)
-        self._spec = spec
+        self._folder, self._spec = folder, spec
         self._arrays = [open_level(folder, level) for level in range(spec.levels)]
         self._pending: list[list[Pixels]] = [[] for _ in range(spec.levels)]
         self._row = [0] * spec.levels
@@ -139,6 +148,7 @@ class PyramidWriter:
         with self._pool:
             if kind is None:
                 self._finish()
+                describe(self._folder, self._spec)
 
     def write(self, pixels: Pixels, level: int = 0) -> None:
         """The next rows of a level, of any height."""
@@ -168,8 +178,9 @@ class PyramidWriter:
             self._pool.submit(write_window, array, Window(x, y, part.shape[1], part.shape[0]), part)
             for x, part in parts
         ]
-        for write in writes:
-            write.result()
+        with writing_named(self._folder):
+            for write in writes:
+                write.result()
         if level + 1 < self._spec.levels:
             self.write(downsample(band), level + 1)
 

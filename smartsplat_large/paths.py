@@ -7,6 +7,7 @@ from pathlib import Path
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MissingDependencyError, UsageError
+from smartsplat_large.remote import Place, check_address, joined, place_of, shown
 from smartsplat_large.source.piped import STDIN, pipe_name
 from smartsplat_large.streaming.cluster import has_dashboard
 
@@ -30,9 +31,31 @@ def require_pipe_will_do(image: str | Path, output: str | Path | None, resume: b
         )
 
 
-def state_folder(target: Path, config: FitConfig) -> Path | None:
-    """Where a fit is saved; a search for a quality takes several fits, none of which is."""
-    return None if config.psnr is not None else target.with_name(f"{target.name}.state")
+def state_place(target: Place, config: FitConfig, work: Place | None) -> Place | None:
+    """Where a fit is saved: beside its output, or at the address of its work.
+
+    A search for a quality takes several fits, none of which is.
+    """
+    if config.psnr is not None:
+        return None
+    name = f"{_name(target)}.state"
+    if isinstance(work, str):
+        return place_of(joined(work, name))
+    return target.with_name(name) if isinstance(target, Path) else f"{target}.state"
+
+
+def check_output_place(target: Place, *, overwrite: bool) -> None:
+    """Do nothing if a file may be written to a path or an address.
+
+    Raises
+    ------
+    OutputExistsError, UsageError, MissingDependencyError
+        It may not.
+    """
+    if isinstance(target, Path):
+        check_destination(target, overwrite=overwrite)
+    else:
+        check_address(target, overwrite=overwrite)
 
 
 def report_target(wanted: str | Path | None, overwrite: bool) -> Path | None:
@@ -49,18 +72,30 @@ def report_target(wanted: str | Path | None, overwrite: bool) -> Path | None:
     return report
 
 
-def fit_target(image: Path, output: str | Path | None) -> Path:
-    """Where a fit writes: ``output``, by default beside the image."""
-    # The image may be the zarr folder that one is in, which "." names.
-    beside = image if image.name.strip(".") else image.resolve()
-    target = Path(output) if output is not None else beside.with_suffix(".ssplat")
-    if target.suffix.lower() in _IMAGE_ENDINGS:
-        raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {target.with_suffix('.ssplat').name}")
+def fit_target(image: Place, output: str | Path | None) -> Place:
+    """Where a fit writes: ``output``, by default beside the image, or here if that is at an address."""
+    target = place_of(output) if output is not None else _beside(image)
+    name = Path(_name(target))
+    if name.suffix.lower() in _IMAGE_ENDINGS:
+        raise UsageError(f"{target}: a fit writes a .ssplat file", hint=f"-o {name.with_suffix('.ssplat')}")
     require_apart(image, target)
     return target
 
 
-def require_apart(source: Path, output: Path) -> None:
+def _beside(image: Place) -> Path:
+    if isinstance(image, Path):
+        # The image may be the zarr folder that one is in, which "." names.
+        return (image if image.name.strip(".") else image.resolve()).with_suffix(".ssplat")
+    if not _name(image):
+        raise UsageError(f"{shown(image)}: has no name to call the file by", hint="-o OUT.ssplat")
+    return Path(_name(image)).with_suffix(".ssplat")
+
+
+def _name(place: Place) -> str:
+    return place.name if isinstance(place, Path) else Path(shown(place).partition("://")[2]).name
+
+
+def require_apart(source: Place, output: Place) -> None:
     """Do nothing unless ``output`` would replace what is read.
 
     Raises
@@ -68,5 +103,9 @@ def require_apart(source: Path, output: Path) -> None:
     UsageError
         They are the same file or folder.
     """
-    if str(source) != STDIN and output.exists() and output.samefile(source):
+    if isinstance(source, str) or isinstance(output, str):
+        same = source == output
+    else:
+        same = str(source) != STDIN and output.exists() and output.samefile(source)
+    if same:
         raise UsageError(f"{output}: is the input itself", hint="name another output")

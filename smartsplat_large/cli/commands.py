@@ -79,6 +79,7 @@ def program() -> None:
     help="Write dask's report of its tasks there.",
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted fit was last saved; the file is the same.")
+@click.option("--work", metavar="FOLDER|URL", help="Where the working copy lies; at a URL, the saved state, too.")
 @overwrite_option
 @click.option("--seed", type=int, metavar="N", help="Same seed, same file.  [0]")
 @device_option
@@ -91,13 +92,13 @@ def program() -> None:
 def fit(
     image: str, output: str | None, ratio: float | None, size_bytes: int | None, psnr: float | None, gaussians: int | None,
     preset_name: str | None, steps: int | None, memory_bytes: int, workers: int | None, scheduler: str | None,
-    dashboard: bool | None, performance_report: Path | None, resume: bool, overwrite: bool, seed: int | None,
+    dashboard: bool | None, performance_report: Path | None, resume: bool, work: str | None, overwrite: bool, seed: int | None,
     device: Device | None, config_file: Path | None, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Fit Gaussians to IMAGE and write them to a .ssplat file.
 
-    IMAGE is TIFF, BigTIFF, OME-TIFF, SVS, OME-Zarr, zarr, PNG, JPEG, WebP, npy, PPM or PGM, of any size; - is standard
-    input.
+    IMAGE is TIFF, BigTIFF, OME-TIFF, SVS, OME-Zarr, zarr, PNG, JPEG, WebP, npy, PPM or PGM, of any size, in a file or at
+    a URL; - is standard input.
     """
     if dashboard and not has_dashboard():
         raise MissingDependencyError(
@@ -110,7 +111,7 @@ def fit(
     with shown(quiet=quiet) as progress:
         done = smartsplat_large.fit(
             image, output, config=config, memory_bytes=memory_bytes, workers=workers, scheduler=scheduler,
-            dashboard=dashboard, performance_report=performance_report, resume=resume, overwrite=overwrite,
+            dashboard=dashboard, performance_report=performance_report, resume=resume, work=work, overwrite=overwrite,
             progress=progress,
         )  # fmt: skip
     values = dataclasses.asdict(done)

@@ -7,7 +7,8 @@ import stat
 from pathlib import Path
 
 from smartsplat_large.codec.readable import Readable
-from smartsplat_large.codec.remote_file import RemoteFile, is_url
+from smartsplat_large.errors import SplatFileError
+from smartsplat_large.remote import RemoteFile, is_url
 
 
 class ByteFile(Readable):
@@ -61,6 +62,22 @@ class ByteFile(Readable):
         self.close()
 
 
+class RemoteByteFile(Readable):
+    """A file at an address."""
+
+    def __init__(self, url: str) -> None:
+        """Find ``url``. Raises as :class:`RemoteFile` does, a :class:`SplatFileError` where nothing can be read there."""
+        self.path = url
+        self._file = RemoteFile(url, SplatFileError)
+        self.size_bytes = self._file.size_bytes
+
+    def read(self, offset: int, length: int) -> bytes:
+        return self._file.read(offset, length)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 def open_bytes(path: str | Path) -> Readable:
-    """The file at ``path``, or at the address that it is. Raises as :class:`ByteFile` and :class:`RemoteFile` do."""
-    return RemoteFile(str(path)) if is_url(path) else ByteFile(Path(path))
+    """The file at ``path``, or at the address that it is; raises as :class:`ByteFile` and :class:`RemoteByteFile` do."""
+    return RemoteByteFile(str(path)) if is_url(path) else ByteFile(Path(path))

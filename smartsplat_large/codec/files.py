@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from smartsplat_large.atomic_output import part_file
+from smartsplat_large.remote import Place, check_address, put
 
 
-def write_atomic(path: Path, parts: Iterable[bytes], *, overwrite: bool = False) -> int:
-    """Write ``parts`` to ``path``; returns the number of bytes. On any error ``path`` is as it was.
+def write_atomic(place: Place, parts: Iterable[bytes], *, overwrite: bool = False) -> int:
+    """Write ``parts`` to a path or an address; returns the number of bytes. On any error what was there is as it was.
 
     Raises
     ------
     OutputExistsError
-        ``path`` exists and may not be overwritten, or is a folder.
+        ``place`` exists and may not be overwritten, or is a folder.
     UsageError
-        Its folder does not exist or may not be written to.
+        Its folder does not exist or may not be written to, or the address may not.
     DiskFullError
         The disk is full.
     """
-    with part_file(Path(path), overwrite=overwrite) as part, part.open("wb") as file:
+    if isinstance(place, str):
+        check_address(place, overwrite=overwrite)
+        data = b"".join(parts)
+        put(place, data)
+        return len(data)
+    with part_file(place, overwrite=overwrite) as part, part.open("wb") as file:
         return sum(file.write(piece) for piece in parts)

@@ -19,9 +19,9 @@ from smartsplat_large.codec.layout import Layout
 from smartsplat_large.codec.ledger import byte_ledger
 from smartsplat_large.codec.payload import CorruptPayloadError, Scope, code_block
 from smartsplat_large.codec.quantize import Symbols, amplitude_step, dequantize, index_to_fineness
-from smartsplat_large.codec.remote_file import is_url
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
+from smartsplat_large.remote import is_url, place_of
 
 CACHED_GAUSSIANS = 400_000
 """Decoded Gaussians kept between windows: some 16 MB."""
@@ -62,7 +62,7 @@ class SplatFile:
         SplatFileError
             The file is missing or unreadable, no .ssplat file, of a newer version, or header or index is damaged.
         """
-        self.path = path if is_url(path) else Path(path)
+        self.path = place_of(path)
         self.damage: list[Damage] = []
         """What was found broken so far, each part once."""
         self._limit = cached_gaussians

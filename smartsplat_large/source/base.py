@@ -188,6 +188,11 @@ def windows_are_cheap(size: Size, tile: tuple[int, int]) -> bool:
     return touched <= _CHEAP_FACTOR * wanted
 
 
+def rows_are_cheap(size: Size, *, remote: bool) -> bool:
+    """Whether windows of rows that lie uncompressed are cheap: from afar, whole rows are as quickly had as parts of them."""
+    return not remote or windows_are_cheap(size, (1, size.width))
+
+
 class Closing:
     """``with`` support for a source that has nothing to close."""
 

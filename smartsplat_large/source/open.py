@@ -1,13 +1,16 @@
-"""Which source reads a path: decided by what the file holds, not by what it is called."""
+"""Which source reads a path or an address: decided by what the file holds, not by what it is called."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from smartsplat_large.atomic_output import is_zarr_folder
 from smartsplat_large.errors import SourceError
+from smartsplat_large.remote import Place, RemoteFile, has_answered, is_url, joined, shown
+from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.source.netpbm import netpbm_header
 from smartsplat_large.source.npy import npy_header
@@ -18,7 +21,6 @@ from smartsplat_large.source.tiff import TiffSource
 from smartsplat_large.source.zarr import ZarrSource
 
 _SUPPORTED = "TIFF, OME-TIFF, SVS, zarr, OME-Zarr, npy, PNG, JPEG, WebP, PPM and PGM are supported"
-_FETCH = "download it, or pipe it in: curl -s ADDRESS | smartsplat-large ingest - -o COPY.zarr"
 _PIPED = "PNG, JPEG, WebP, npy, PPM and PGM come through a pipe; save others as a file"
 _MAGIC = {
     b"II*\0": "tiff",
@@ -29,7 +31,7 @@ _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
     b"\xff\xd8\xff": "jpeg",
 }
-_FROM_FILE: dict[str, Callable[[Path, str], ImageSource]] = {
+_FROM_FILE: dict[str, Callable[[Place, str], ImageSource]] = {
     "tiff": TiffSource,
     "npy": partial(RawSource, npy_header),
     "netpbm": partial(RawSource, netpbm_header),
@@ -40,6 +42,7 @@ _FROM_PIPE: dict[str, Callable[[PipeStream, str], ImageSource]] = {
     "netpbm": partial(piped_rows, netpbm_header),
     **{kind: partial(piped_image, kind) for kind in ("png", "jpeg", "webp")},
 }
+_HEAD_BYTES = 16
 _SPLAT = b"SSPL"
 _FOREIGN = {
     b"GIF8": "a GIF",
@@ -57,7 +60,7 @@ _FOREIGN = {
 
 
 def open_source(path: str | Path) -> ImageSource:
-    """Open an image file, a zarr folder, a named pipe, or standard input (``-``), by its content.
+    """Open an image file or a zarr folder, also one at an address, a named pipe, or standard input (``-``), by its content.
 
     Of a pipe, the first bytes are waited for, and the source is read once, from top to bottom.
 
@@ -67,9 +70,13 @@ def open_source(path: str | Path) -> ImageSource:
         It is missing, empty, not readable, damaged, or of a kind that is not supported, or not through a pipe.
     UsageError
         Standard input is a terminal.
+    MissingDependencyError
+        A package for such an address is not installed.
     """
     if is_pipe(path):
         return _open_pipe(path)
+    if is_url(path):
+        return _open_url(str(path))
     name, path = str(path), Path(path)
     try:
         if path.is_dir():
@@ -77,16 +84,32 @@ def open_source(path: str | Path) -> ImageSource:
         if path.exists() and not path.is_file():
             raise SourceError(f"{name}: is a device", hint="give an image file, a zarr folder or a pipe")
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(_HEAD_BYTES)
     except FileNotFoundError as error:
-        if "://" in name:
-            raise SourceError(f"{name}: images are not fetched from addresses", hint=_FETCH) from error
         raise SourceError(f"{name}: no such file", hint="check the path") from error
     except OSError as error:
         raise SourceError(f"{name}: {error.strerror}", hint="give an image file that this user may read") from error
-    if not head:
-        raise SourceError(f"{name}: the file is empty", hint="copy or download it again")
     return _FROM_FILE[_kind(head, name)](path, name)
+
+
+def _open_url(url: str) -> ImageSource:
+    name = shown(url)
+    try:
+        kind = _kind(RemoteFile(url, SourceError).read(0, _HEAD_BYTES), name)
+    except SourceError as error:
+        # A server answers for a folder as it likes: that there is none, with a page, with a redirection.
+        if not (has_answered(error) and _is_zarr_at(url)):
+            raise
+        return ZarrSource(url, name)
+    return _FROM_FILE[kind](url, name)
+
+
+def _is_zarr_at(url: str) -> bool:
+    for marker in MARKERS:
+        with contextlib.suppress(SourceError):
+            RemoteFile(joined(url, marker), SourceError)
+            return True
+    return False
 
 
 def _open_pipe(image: str | Path) -> ImageSource:
@@ -115,6 +138,8 @@ def _kind(head: bytes, name: str) -> str:
     SourceError
         None that is supported.
     """
+    if not head:
+        raise SourceError(f"{name}: the file is empty", hint="copy or download it again")
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind

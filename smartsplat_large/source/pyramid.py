@@ -19,6 +19,8 @@ from smartsplat_large.lattice import Window
 from smartsplat_large.memory import GiB, format_bytes
 from smartsplat_large.ome_zarr import Codec, OmeZarrSpec, PyramidWriter
 from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.remote import Place, joined, writing_named
+from smartsplat_large.remote_zarr import new_zarr
 from smartsplat_large.source.array import ArraySource
 from smartsplat_large.source.base import ImageMeta, ImageSource, bands
 from smartsplat_large.source.zarr import ZarrSource
@@ -39,7 +41,7 @@ _WORTH_SAYING = GiB
 
 def ingest(
     source: ImageSource,
-    output: Path,
+    output: Place,
     *,
     overwrite: bool = False,
     levels: int | None = None,
@@ -47,7 +49,7 @@ def ingest(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> ImageSource:
-    """Write ``source`` as a multiscale OME-Zarr 0.5 folder and open it.
+    """Write ``source`` as a multiscale OME-Zarr 0.5 folder, or to an address, and open it.
 
     One dask task a shard where windows are cheap, on ``workers`` threads or on the active distributed client; one pass
     from top to bottom where they are not.
@@ -68,7 +70,7 @@ def ingest(
     """
     progress = progress or Silent()
     spec = _spec(source, levels, codec)
-    with part_folder(output, overwrite=overwrite) as folder:
+    with _new(output, overwrite=overwrite) as folder:
         progress.start("ingest", _megapixels(spec), "MP")
         if source.meta.cheap_windows:
             _by_shards(source, folder, spec, progress, workers)
@@ -77,10 +79,21 @@ def ingest(
     return ZarrSource(output, str(output))
 
 
+@contextmanager
+def _new(output: Place, *, overwrite: bool) -> Iterator[Place]:
+    """What to write to, so that the output is there whole or not at all."""
+    if isinstance(output, Path):
+        with part_folder(output, overwrite=overwrite) as folder:
+            yield folder
+    else:
+        with new_zarr(output, overwrite=overwrite):
+            yield output
+
+
 def working_copy(
     source: ImageSource,
     limit_bytes: int,
-    folder: Path,
+    folder: Place,
     *,
     levels: int | None = None,
     progress: Progress | None = None,
@@ -97,7 +110,7 @@ def working_copy(
         return source
     if meta.raw_bytes * 4 // 3 <= limit_bytes:
         return _in_memory(source, wanted)
-    path = folder / "working-copy.zarr"
+    path = joined(folder, "working-copy.zarr")
     most = sum(size.pixels for size in map(meta.size.at_level, range(wanted))) * meta.channels * meta.dtype.itemsize
     if progress is not None and most >= _WORTH_SAYING:
         progress.note(f"{meta.name}: a working copy will take up to {format_bytes(most)} in {folder}")
@@ -156,7 +169,7 @@ def _megapixels(spec: OmeZarrSpec) -> float:
     return sum(spec.size.at_level(level).megapixels for level in range(spec.levels))
 
 
-def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
+def _by_bands(source: ImageSource, folder: Place, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
     share = _megapixels(spec) / spec.size.pixels
     with PyramidWriter(folder, spec, workers or os.cpu_count() or 1) as writer:
         for window, pixels in bands(source, _BANDS_OF_ROWS):
@@ -164,7 +177,7 @@ def _by_bands(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Pr
             progress.advance(window.pixels * share)
 
 
-def _by_shards(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
+def _by_shards(source: ImageSource, folder: Place, spec: OmeZarrSpec, progress: Progress, workers: int | None) -> None:
     ome_zarr.create(folder, spec)
     with _scheduler(workers) as compute:
         for level in range(spec.levels):
@@ -173,9 +186,10 @@ def _by_shards(source: ImageSource, folder: Path, spec: OmeZarrSpec, progress: P
                 windows = shards[first : first + _TASKS_A_GRAPH]
                 compute(_tasks(source, folder, level, windows))
                 progress.advance(sum(window.pixels for window in windows) / 1e6)
+    ome_zarr.describe(folder, spec)
 
 
-def _tasks(source: ImageSource, folder: Path, level: int, windows: Iterable[Window]) -> list[Any]:
+def _tasks(source: ImageSource, folder: Place, level: int, windows: Iterable[Window]) -> list[Any]:
     import dask
 
     # Keys of their own: a scheduler that others use at the same time may have tasks of the same windows.
@@ -187,11 +201,13 @@ def _tasks(source: ImageSource, folder: Path, level: int, windows: Iterable[Wind
     return [shrink(folder, level, window, dask_key_name=f"ingest-{name}-{window}") for window in windows]
 
 
-def _copy_shard(source: ImageSource, folder: Path, window: Window) -> None:
-    ome_zarr.write_window(ome_zarr.open_level(folder, 0), window, source.read(window))
+def _copy_shard(source: ImageSource, folder: Place, window: Window) -> None:
+    pixels = source.read(window)
+    with writing_named(folder):
+        ome_zarr.write_window(ome_zarr.open_level(folder, 0), window, pixels)
 
 
-def _shrink_shard(folder: Path, level: int, window: Window) -> None:
+def _shrink_shard(folder: Place, level: int, window: Window) -> None:
     finer = ome_zarr.open_finished(folder, level - 1)
     height, width = finer.shape[1:]
     out = np.empty((*window.shape, finer.shape[0]), finer.dtype)
@@ -200,7 +216,8 @@ def _shrink_shard(folder: Path, level: int, window: Window) -> None:
         seen = Window(2 * part.x, 2 * part.y, 2 * part.width, 2 * part.height)
         seen = seen.intersection(Window(0, 0, width, height))
         out[part.slices(window)] = downsample(ome_zarr.read_window(finer, seen))
-    ome_zarr.write_window(ome_zarr.open_level(folder, level), window, out)
+    with writing_named(folder):
+        ome_zarr.write_window(ome_zarr.open_level(folder, level), window, out)
 
 
 def _quarters(window: Window) -> Iterator[Window]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -13,9 +12,17 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
+from smartsplat_large.remote import Place, is_url
+from smartsplat_large.source.base import (
+    Closing,
+    ImageMeta,
+    band_windows,
+    require_supported,
+    require_window,
+    rows_are_cheap,
+)
 from smartsplat_large.source.piped import PipedSource, PipeStream
-from smartsplat_large.source.ranged_file import RangedFile
+from smartsplat_large.source.ranged_file import opened, ranged_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,16 +49,17 @@ Header: TypeAlias = Callable[[BinaryIO, str], RawLayout]
 
 
 class RawSource(Closing):
-    """One array on disk; a window reads its own bytes and no others."""
+    """One array; a window reads its own bytes, from a disk no others."""
 
-    def __init__(self, header: Header, path: Path, name: str) -> None:
+    def __init__(self, header: Header, path: Place, name: str) -> None:
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 layout, self._offset = header(file, name), file.tell()
         except OSError as error:
             raise SourceError(f"{name}: {error.strerror}", hint="give an image file that this user may read") from error
-        self.meta, self._stored = layout.meta(name, cheap_windows=True), layout.stored
-        self._file = RangedFile(path, name)
+        cheap = rows_are_cheap(layout.size, remote=is_url(path))
+        self.meta, self._stored = layout.meta(name, cheap_windows=cheap), layout.stored
+        self._file = ranged_file(path, name)
         held = self._file.size_bytes - self._offset
         if held < self.meta.raw_bytes:
             self.close()

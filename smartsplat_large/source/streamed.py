@@ -2,8 +2,8 @@
 
 An image is shown upright, as its EXIF orientation says. Baseline JPEG and plain PNG stream in a few dozen rows. What
 cannot stream is held by the decoder: an interlaced PNG and a WebP as pixels, a progressive JPEG as coefficients (two
-bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file. Through a pipe it
-is the same, but that a WebP is held compressed, too.
+bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file. Through a pipe, or
+from an address, it is the same, but that a WebP is held compressed, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,20 +21,25 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import pyvips
+from smartsplat_large.remote import Place
 from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
 from smartsplat_large.source.piped import PipedSource, PipeStream
+from smartsplat_large.source.ranged_file import opened
 
 _DTYPES = {"uchar": np.uint8, "ushort": np.uint16}
 _SPACES = ("b-w", "grey16", "srgb", "rgb", "rgb16")
 _FETCH_ROWS = 256
+_REQUEST_BYTES = 4 << 20
+"""Fetched at a time of a file at an address."""
 
 
 class StreamedSource(Closing):
     """A file that is decoded from its start for every window; ``bands`` reads it once."""
 
-    def __init__(self, kind: str, path: Path, name: str) -> None:
+    def __init__(self, kind: str, path: Place, name: str) -> None:
         self._kind, self._path, self._name = kind, path, name
-        self.meta = _meta(self._open(), kind, name)
+        with self._image() as image:
+            self.meta = _meta(image, kind, name)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (StreamedSource, (self._kind, self._path, self._name))
@@ -42,35 +47,53 @@ class StreamedSource(Closing):
     def read(self, window: Window, level: int = 0) -> Pixels:
         require_window(self.meta, window, level)
         out = np.empty((*window.shape, self.meta.channels), self.meta.dtype)
-        for strip, pixels in _strips(self._open(), self.meta, window, _FETCH_ROWS):
-            out[strip.slices(window)] = pixels
+        with self._image() as image:
+            for strip, pixels in _strips(image, self.meta, window, _FETCH_ROWS):
+                out[strip.slices(window)] = pixels
         return out
 
     def bands(self, height: int) -> Iterator[tuple[Window, Pixels]]:
         """The whole image, decoded once, as full-width strips of ``height`` rows from the top."""
-        return _strips(self._open(), self.meta, self.meta.size.window, height)
+        with self._image() as image:
+            yield from _strips(image, self.meta, self.meta.size.window, height)
 
-    def _open(self) -> Any:
-        return _upright(partial(getattr(pyvips().Image, f"{self._kind}load"), str(self._path)), self._name)
+    @contextmanager
+    def _image(self) -> Iterator[Any]:
+        """The image, to be decoded from its top inside the ``with`` block."""
+        if isinstance(self._path, Path):
+            yield _upright(partial(getattr(pyvips().Image, f"{self._kind}load"), str(self._path)), self._name)
+            return
+        with opened(self._path, _REQUEST_BYTES) as stream:
+            feed = _Feed(stream)
+            with feed.failures():
+                yield feed.image(self._kind, self._name)
 
 
 def piped_image(kind: str, stream: PipeStream, name: str) -> PipedSource:
     """An image decoded as its bytes come; of a WebP, they must all have come."""
     feed = _Feed(stream)
     with feed.failures():
-        image = _upright(partial(getattr(pyvips().Image, f"{kind}load_source"), feed.source), name)
+        image = feed.image(kind, name)
     meta = _meta(image, kind, name)
     return PipedSource(meta, stream, partial(_fed_strips, feed, image, meta))
+
+
+class _Stream(Protocol):
+    def read1(self, size: int = -1, /) -> bytes: ...
 
 
 class _Feed:
     """What libvips reads a stream through."""
 
-    def __init__(self, stream: PipeStream) -> None:
+    def __init__(self, stream: _Stream) -> None:
         self._stream = stream
         self._failure: BaseException | None = None
         self.source = pyvips().SourceCustom()
         self.source.on_read(self._read)
+
+    def image(self, kind: str, name: str) -> Any:
+        """The image that comes, upright, to be decoded inside :meth:`failures`."""
+        return _upright(partial(getattr(pyvips().Image, f"{kind}load_source"), self.source), name)
 
     @contextmanager
     def failures(self) -> Iterator[None]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,18 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Window
+from smartsplat_large.remote import Place, is_url
 from smartsplat_large.source.base import (
     Closing,
     ImageMeta,
     band_windows,
     require_window,
+    rows_are_cheap,
     stored_levels,
     windows_are_cheap,
 )
 from smartsplat_large.source.orientation import stored_window, upright, upright_size
-from smartsplat_large.source.ranged_file import RangedFile
+from smartsplat_large.source.ranged_file import ranged_file
 from smartsplat_large.source.tiff_layout import Layout, Level, Plane, parse
 
 _CACHE_BYTES = 32 << 20
@@ -31,13 +32,13 @@ _CACHE_BYTES = 32 << 20
 class TiffSource(Closing):
     """The first image of a TIFF. A segment the file leaves out (a sparse tile) is 0."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Place, name: str) -> None:
         self._path, self._name = path, name
         self._layout = parse(path, name)
-        self._file = RangedFile(path, name)
+        self._file = ranged_file(path, name)
         self._require_whole()
         self._cache = _SegmentCache()
-        self.meta = _meta(self._layout, name)
+        self.meta = _meta(self._layout, name, remote=is_url(path))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (TiffSource, (self._path, self._name))
@@ -93,21 +94,31 @@ class TiffSource(Closing):
         samples = level.samples
         out = np.zeros((*window.shape, samples * len(level.planes)), self._layout.stored_dtype.newbyteorder("="))
         for number, plane in enumerate(level.planes):
-            for index, place in level.segments(window):
-                values = self._segment(plane, index)
-                if values is not None:
-                    part = place.intersection(window)
-                    channels = slice(number * samples, (number + 1) * samples)
-                    out[part.slices(window)][:, :, channels] = values[part.slices(place)]
+            places = dict(level.segments(window))
+            channels = slice(number * samples, (number + 1) * samples)
+            for index, values in self._segments(plane, places):
+                place = places[index]
+                part = place.intersection(window)
+                out[part.slices(window)][:, :, channels] = values[part.slices(place)]
         return out
 
-    def _segment(self, plane: Plane, index: int) -> Pixels | None:
-        offset, count = plane.offsets[index], plane.counts[index]
-        if offset == 0 or count == 0:
-            return None
-        if (cached := self._cache.get(offset)) is not None:
-            return cached
-        data = self._file.read(offset, count)
+    def _segments(self, plane: Plane, indices: Iterable[int]) -> Iterator[tuple[int, Pixels]]:
+        """Those of the segments that the file holds, decoded; in any order."""
+        missing: list[int] = []
+        for index in indices:
+            offset = plane.offsets[index]
+            if offset == 0 or plane.counts[index] == 0:
+                continue
+            if (cached := self._cache.get(offset)) is not None:
+                yield index, cached
+            else:
+                missing.append(index)
+        ranges = [(plane.offsets[index], plane.counts[index]) for index in missing]
+        for index, data in zip(missing, self._file.read_each(ranges), strict=True):
+            yield index, self._decoded(plane, index, data)
+
+    def _decoded(self, plane: Plane, index: int, data: bytes) -> Pixels:
+        offset = plane.offsets[index]
         try:
             pixels = plane.decoder(data, plane.first + index)
         except MemoryError:
@@ -128,7 +139,7 @@ class TiffSource(Closing):
         return ~pixels if layout.inverted else pixels
 
 
-def _meta(layout: Layout, name: str) -> ImageMeta:
+def _meta(layout: Layout, name: str, *, remote: bool) -> ImageMeta:
     sizes = stored_levels([upright_size(level.size, layout.orientation) for level in layout.levels])
     first = layout.levels[0]
     tile = first.segment[::-1] if layout.orientation > 4 else first.segment
@@ -139,7 +150,9 @@ def _meta(layout: Layout, name: str) -> ImageMeta:
         dtype=layout.dtype,
         channels=layout.channels,
         tile=None if layout.raw_rows else tile,
-        cheap_windows=layout.raw_rows or (not layout.one_segment and windows_are_cheap(sizes[0], tile)),
+        cheap_windows=rows_are_cheap(sizes[0], remote=remote)
+        if layout.raw_rows
+        else not layout.one_segment and windows_are_cheap(sizes[0], tile),
         remark=layout.remark,
         icc_profile=layout.icc_profile,
         pixels_per_cm=layout.pixels_per_cm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.remote import Place
 from smartsplat_large.source.base import require_supported
+from smartsplat_large.source.ranged_file import opened
 
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _JPEG_LIKE = (6, 7, 33003, 33005, 33007, 34712, 34892, 50001)
@@ -99,7 +102,7 @@ def tifffile_module() -> Any:
     return tifffile
 
 
-def parse(path: Path, name: str) -> Layout:
+def parse(path: Place, name: str) -> Layout:
     """Read the structure of the first image of a TIFF. Of several pages, times or depths the first counts.
 
     Raises
@@ -108,7 +111,8 @@ def parse(path: Path, name: str) -> Layout:
         The file is damaged, or its pixels are of a kind that is not supported.
     """
     try:
-        with tifffile_module().TiffFile(path) as tif:
+        file: AbstractContextManager[Any] = nullcontext(path) if isinstance(path, Path) else opened(path)
+        with file as given, tifffile_module().TiffFile(given) as tif:
             return _layout(tif, name)
     except SourceError:
         raise

@@ -1,19 +1,21 @@
-"""Plain zarr arrays and OME-Zarr multiscale images (0.4 and 0.5), zarr format 2 and 3, from a folder."""
+"""Plain zarr arrays and OME-Zarr multiscale images (0.4 and 0.5), zarr format 2 and 3, from a folder or an address."""
 
 from __future__ import annotations
 
 import base64
+import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from smartsplat_large.array_types import Pixels, WholePlanes
-from smartsplat_large.errors import SourceError
+from smartsplat_large.errors import SmartSplatError, SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import unpacked_by_zarrs, zarr_alone
 from smartsplat_large.ome_zarr import EXTRA_KEY
+from smartsplat_large.remote import Place, is_url
+from smartsplat_large.remote_zarr import zarr_store
 from smartsplat_large.source.base import (
     Closing,
     ImageMeta,
@@ -29,11 +31,11 @@ _TOO_MANY_AXES = "give an array of (height, width), (height, width, channels) or
 class ZarrSource(Closing):
     """One image of a zarr hierarchy. Of several times or depths the first is read. A chunk that is not stored is 0."""
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Place, name: str) -> None:
         self._path, self._name = path, name
         try:
             arrays, axes, self._format, extra = _open(path, name)
-        except SourceError:
+        except SmartSplatError:
             raise
         except Exception as error:  # zarr and its codecs raise many kinds, all of them about these bytes
             raise SourceError(f"{name}: not a readable zarr image: {error}", hint="write it again") from error
@@ -64,7 +66,8 @@ class ZarrSource(Closing):
             "c": slice(None),
         }
         try:
-            with zarr_alone:
+            # From afar, chunks of a window come side by side: they are waited for, not computed.
+            with contextlib.nullcontext() if is_url(self._path) else zarr_alone:
                 values = np.asarray(self._arrays[level][tuple(wanted.get(axis, 0) for axis in self._axes)])
         except MemoryError:
             raise
@@ -94,11 +97,11 @@ class ZarrSource(Closing):
         )
 
 
-def _open(path: Path, name: str) -> tuple[list[Any], str, str, Mapping[str, Any]]:
+def _open(path: Place, name: str) -> tuple[list[Any], str, str, Mapping[str, Any]]:
     """Arrays by level, one letter for each of their axes, the format's name, what our own writer added."""
     import zarr
 
-    node = zarr.open(store=str(path), mode="r")
+    node = zarr.open(store=zarr_store(path, read_only=True), mode="r")
     if isinstance(node, zarr.Array):
         return [node], _plain_axes(node, name), "zarr", {}
     attributes = node.attrs.asdict()

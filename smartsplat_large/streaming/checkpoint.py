@@ -1,9 +1,9 @@
-"""The state of a fit on disk, so that a run that was killed at any moment goes on from its last commit.
+"""The saved state of a fit, so that a run that was killed at any moment goes on from its last commit.
 
-Beside the output lies a folder with two zarr groups, ``a`` and ``b``, written in turn, and ``commit.json``, the marker, which
-is replaced in one step once a group is whole and on the disk. What a marker does not name is never read; the group that it
-names is not touched until the next marker has taken its place. Checksums of all arrays stand in the marker, so a group
-that a power cut left incomplete is found out, and the commit before it is used.
+Beside the output, or at an address, lie two zarr groups, ``a`` and ``b``, written in turn, and ``commit.json``, the marker,
+which is replaced in one step once a group is whole and on the disk. What a marker does not name is never read; the group
+that it names is not touched until the next marker has taken its place. Checksums of all arrays stand in the marker, so a
+group that a power cut left incomplete is found out, and the commit before it is used.
 
 The marker also knows the output, by its checksum, before it is put in its place: a run that was killed after that need only
 verify it. Whatever a marker's fate, the output is whole or absent, by :mod:`~smartsplat_large.atomic_output`.
@@ -15,32 +15,31 @@ import contextlib
 import json
 import math
 import os
-import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from smartsplat_large.atomic_output import await_on_disk
-from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, UsageError
+from smartsplat_large.codec.byte_file import open_bytes
+from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, SplatFileError, UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.memory import GiB, MiB, format_bytes
 from smartsplat_large.native_threads import zarr_alone
 from smartsplat_large.progress import Progress
+from smartsplat_large.remote import Place
 from smartsplat_large.streaming.fingerprint import Fingerprint, differences
 from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.state import Snapshot
+from smartsplat_large.streaming.state_store import SLOTS, StateStore, state_store
 
 INTERVAL_S = 30.0
 INTERVAL_VARIABLE = "SMARTSPLAT_COMMIT_S"
 """Environment variable: seconds between commits, for tests."""
 
-_MARKER = "commit.json"
-_SLOTS = ("a", "b")
+_PIECE_BYTES = 8 * MiB
 _CHUNK_ROWS = 1 << 18
 """Rows that are copied at once: some MiB."""
 _WORTH_SAYING = GiB
@@ -52,13 +51,13 @@ _RESUME = "the same command with --resume goes on"
 class Checkpoint:
     """Commits what it holds from time to time, and in any case when an interrupt ends its ``with`` block.
 
-    Without a folder it does nothing. When commits happen has no influence on the fit.
+    Without a place it does nothing. When commits happen has no influence on the fit.
     """
 
     def __init__(
-        self, folder: Path | None, identity: Fingerprint, progress: Progress, *, interval_s: float | None = None
+        self, place: Place | None, identity: Fingerprint, progress: Progress, *, interval_s: float | None = None
     ) -> None:
-        self.folder = folder
+        self.store = state_store(place)
         self._identity, self._progress = identity, progress
         usual = float(os.environ.get(INTERVAL_VARIABLE, INTERVAL_S))
         self._interval_s = usual if interval_s is None else interval_s
@@ -77,7 +76,7 @@ class Checkpoint:
         """One that keeps nothing."""
         return cls(None, {}, progress)
 
-    def open(self, output: Path, *, resume: bool) -> None:
+    def open(self, output: Place, *, resume: bool) -> None:
         """Look for an earlier run, and with ``resume`` take over its last whole commit; say what was found.
 
         Where that run had put ``output`` in its place, it is ``delivered``, and there is nothing to go on from.
@@ -87,23 +86,23 @@ class Checkpoint:
         UsageError
             The earlier run was of another image, of other settings, or of another version of the program.
         """
-        if self.folder is None:
+        if self.store is None:
             return
-        marker = _read_marker(self.folder / _MARKER)
+        marker = _read_marker(self.store)
         if marker is None:
             if resume:
-                self._progress.note(f"{self.folder}: there is nothing to resume; the fit starts anew")
+                self._progress.note(f"{self.store}: there is nothing to resume; the fit starts anew")
             return
         changed = differences(marker["identity"], self._identity)
         if not resume:
             found = (
                 "is the state of another fit, which this one replaces" if changed else "--resume would go on from here"
             )
-            self._progress.note(f"{self.folder}: {found}; this fit starts anew")
+            self._progress.note(f"{self.store}: {found}; this fit starts anew")
             return
         if changed:
             raise UsageError(
-                f"{self.folder}: is not of this fit: {'; '.join(changed)}",
+                f"{self.store}: is not of this fit: {'; '.join(changed)}",
                 hint="give the image and the settings of the interrupted run, or start anew without --resume",
             )
         self.delivered = _is_of(marker, output)
@@ -113,14 +112,14 @@ class Checkpoint:
             self._take_over(marker["commits"])
 
     def _take_over(self, commits: list[dict[str, Any]]) -> None:
-        assert self.folder is not None
+        assert self.store is not None
         for number, entry in enumerate(commits):
-            self._resumed = _read(self.folder, entry)
+            self._resumed = _read(self.store, entry)
             if self._resumed is not None:
                 self._commits = commits[number:]
                 return
-            self._progress.note(f"{self.folder}: the commit in {entry['slot']} is damaged and is not used")
-        self._progress.note(f"{self.folder}: no commit is whole; the fit starts anew")
+            self._progress.note(f"{self.store}: the commit in {entry['slot']} is damaged and is not used")
+        self._progress.note(f"{self.store}: no commit is whole; the fit starts anew")
 
     @property
     def resumed_gaussians(self) -> Gaussians | None:
@@ -135,9 +134,9 @@ class Checkpoint:
     def announce(self, count: int, channels: int) -> None:
         """Say how much room two commits will take, where that is much."""
         columns, moments = 28 + 4 * channels, 2 * 4 * (5 + channels)
-        most = len(_SLOTS) * count * (columns + 16 + 4 * (3 + channels) + moments)
-        if self.folder is not None and most > _WORTH_SAYING:
-            self._progress.note(f"{self.folder}: the state of the fit will take up to {format_bytes(most)} there")
+        most = len(SLOTS) * count * (columns + 16 + 4 * (3 + channels) + moments)
+        if self.store is not None and most > _WORTH_SAYING:
+            self._progress.note(f"{self.store}: the state of the fit will take up to {format_bytes(most)} there")
 
     def hold(self, state: Callable[[], Snapshot]) -> None:
         """From now on commit what ``state`` returns at that time; it must be whole whenever a signal may arrive."""
@@ -152,7 +151,7 @@ class Checkpoint:
     @property
     def is_due(self) -> bool:
         """Whether the last commit is long enough ago."""
-        return self.folder is not None and time.monotonic() - self._last >= self.pause_s
+        return self.store is not None and time.monotonic() - self._last >= self.pause_s
 
     @property
     def pause_s(self) -> float:
@@ -164,21 +163,21 @@ class Checkpoint:
 
         A disk that is full, or any other failure to write, is said once; the next commit that is due tries again.
         """
-        if self.folder is None or self._held is None:
+        if self.store is None or self._held is None:
             return False
         failure = None
         with uninterrupted():
             snapshot, began = self._held(), time.monotonic()
             if self._is_committed(snapshot):
                 return True
-            used = self._commits[0]["slot"] if self._commits else _SLOTS[1]
-            slot = next(name for name in _SLOTS if name != used)
+            used = self._commits[0]["slot"] if self._commits else SLOTS[1]
+            slot = next(name for name in SLOTS if name != used)
             try:
-                self.folder.mkdir(exist_ok=True)
-                self._publish([_write(self.folder, slot, snapshot), *self._commits[:1]])
+                with self.store.writing():
+                    self._publish([_write(self.store, slot, snapshot), *self._commits[:1]])
             except OSError as error:
                 failure = error.strerror or str(error)
-                shutil.rmtree(self.folder / slot, ignore_errors=True)
+                self.store.discard(slot)
             self._last = time.monotonic()
             self._took_s = self._last - began
         self._tell(failure)
@@ -190,29 +189,25 @@ class Checkpoint:
 
     def _publish(self, commits: list[dict[str, Any]]) -> None:
         """Replace the marker: these are the commits, the last one first."""
-        assert self.folder is not None
+        assert self.store is not None
         body = json.dumps({"identity": self._identity, "commits": commits, "output": self._output})
-        part = self.folder / f"{_MARKER}.part"
-        part.write_text(json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}))
-        await_on_disk(part)
-        part.replace(self.folder / _MARKER)
-        for folder in (self.folder, self.folder.parent):
-            await_on_disk(folder)
+        self.store.begin()
+        self.store.replace_marker(json.dumps({"crc32": zlib.crc32(body.encode()), "body": body}))
         self._commits = commits
 
     def _tell(self, failure: str | None) -> None:
         """Say that commits fail, or that they do no longer; once each."""
-        assert self.folder is not None
-        if failure is not None and not (self.folder / _MARKER).exists():
-            _remove(self.folder)
+        assert self.store is not None
+        if failure is not None and not self._commits and _stored(self.store) is None:
+            self.store.remove()
         if self._failing == (failure is not None):
             return
         self._failing = not self._failing
         if failure is None:
-            self._progress.note(f"{self.folder}: the state is saved again")
+            self._progress.note(f"{self.store}: the state is saved again")
         else:
             kept = "; the last commit stays" if self._commits else ""
-            self._progress.note(f"{self.folder}: the state cannot be saved ({failure}); the fit goes on without{kept}")
+            self._progress.note(f"{self.store}: the state cannot be saved ({failure}); the fit goes on without{kept}")
 
     @contextlib.contextmanager
     def delivering(self, parts: Sequence[bytes]) -> Iterator[None]:
@@ -220,7 +215,7 @@ class Checkpoint:
 
         Where the marker cannot be written, a run that is killed later finds its output in the way, and no more.
         """
-        if self.folder is None:
+        if self.store is None:
             yield
             return
         crc = 0
@@ -228,21 +223,20 @@ class Checkpoint:
             crc = zlib.crc32(part, crc)
         self._output = {"bytes": sum(map(len, parts)), "crc32": crc}
         with uninterrupted(), contextlib.suppress(OSError):
-            self.folder.mkdir(exist_ok=True)
             self._publish(self._commits)
         try:
             yield
         except BaseException:
             if not self._commits:
-                _remove(self.folder)
+                self.store.remove()
             raise
-        self.delivered = (self.folder / _MARKER).exists()
+        self.delivered = _stored(self.store) is not None
 
     def remove(self) -> None:
         """The fit is over: leave nothing behind. What others have put into the folder stays."""
-        folder, self.folder, self._held, self._commits = self.folder, None, None, []
-        if folder is not None:
-            _remove(folder)
+        store, self.store, self._held, self._commits = self.store, None, None, []
+        if store is not None:
+            store.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -259,21 +253,20 @@ class Checkpoint:
                 self.commit()
         if not self._commits and not self.delivered:
             return
-        where = f"the state of the fit is in {self.folder}"
+        where = f"the state of the fit is in {self.store}"
         if isinstance(error, KeyboardInterrupt):
             raise Interrupted(f"interrupted; {where}", hint=_RESUME) from error
         way_out = "make room" if isinstance(error, DiskFullError) else "start a cluster, or leave out --scheduler"
         raise type(error)(f"{error.message}; {where}", hint=f"{way_out}; {_RESUME}") from error
 
 
-def _write(folder: Path, slot: str, snapshot: Snapshot) -> dict[str, Any]:
-    """Write a group and see it onto the disk; returns what the marker has to know of it."""
+def _write(store: StateStore, slot: str, snapshot: Snapshot) -> dict[str, Any]:
+    """Write a group and see it settled; returns what the marker has to know of it."""
     import zarr
 
-    path, arrays = folder / slot, {}
-    if path.exists():
-        shutil.rmtree(path)
-    group = zarr.create_group(store=str(path), zarr_format=3)
+    store.begin(slot)
+    arrays = {}
+    group = zarr.create_group(store=store.slot(slot, read_only=False), zarr_format=3)
     for name, array in snapshot.arrays.items():
         chunks = (min(_CHUNK_ROWS, max(len(array), 1)), *array.shape[1:])
         stored = group.create_array(name, shape=array.shape, chunks=chunks, dtype=array.dtype, compressors=None)
@@ -281,58 +274,79 @@ def _write(folder: Path, slot: str, snapshot: Snapshot) -> dict[str, Any]:
             with zarr_alone:
                 stored[rows] = array[rows]
         arrays[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _crc(array)}
-    for place, _, files in os.walk(path):
-        for name in (*files, "."):
-            await_on_disk(Path(place, name))
+    store.settle(slot)
     return {"slot": slot, "stage": snapshot.stage, "values": dict(snapshot.values), "arrays": arrays}
 
 
-def _read(folder: Path, entry: dict[str, Any]) -> Snapshot | None:
-    """The state of a commit; None if it is not whole."""
+def _read(store: StateStore, entry: dict[str, Any]) -> Snapshot | None:
+    """The state of a commit; None if it is not whole.
+
+    Raises
+    ------
+    UsageError
+        It cannot be reached.
+    """
     import zarr
 
     arrays = {}
     try:
-        group = zarr.open_group(store=str(folder / entry["slot"]), mode="r")
-        for name, wanted in entry["arrays"].items():
-            with zarr_alone:
-                array = np.asarray(group[name][:])
-            if (list(array.shape), array.dtype.str, _crc(array)) != (wanted["shape"], wanted["dtype"], wanted["crc32"]):
-                return None
-            arrays[name] = array
+        with store.reading():
+            group = zarr.open_group(store=store.slot(entry["slot"], read_only=True), mode="r")
+            for name, wanted in entry["arrays"].items():
+                with zarr_alone:
+                    array = np.asarray(group[name][:])
+                said = (list(array.shape), array.dtype.str, _crc(array))
+                if said != (wanted["shape"], wanted["dtype"], wanted["crc32"]):
+                    return None
+                arrays[name] = array
+    except UsageError:
+        raise
     except (OSError, LookupError, ValueError, TypeError):
         return None
     return Snapshot(entry["stage"], arrays, entry["values"])
 
 
-def is_delivered(folder: Path, output: Path) -> bool:
-    """Whether ``output`` is there and is the one that a run with its state in ``folder`` has put there."""
-    marker = _read_marker(folder / _MARKER)
+def is_delivered(place: Place, output: Place) -> bool:
+    """Whether ``output`` is there and is the one that a run with its state at ``place`` has put there."""
+    store = state_store(place)
+    marker = None if store is None else _read_marker(store)
     return marker is not None and _is_of(marker, output)
 
 
-def _is_of(marker: dict[str, Any], output: Path) -> bool:
+def _is_of(marker: dict[str, Any], output: Place) -> bool:
     """Whether ``output`` is the file that the marker knows, byte for byte."""
-    known, crc, read = marker.get("output"), 0, 0
-    if known is None or not output.is_file() or output.stat().st_size != known["bytes"]:
+    known, crc, at = marker.get("output"), 0, 0
+    if known is None:
         return False
-    with output.open("rb") as file:
-        while piece := file.read(MiB):
-            crc, read = zlib.crc32(piece, crc), read + len(piece)
-    return bool({"bytes": read, "crc32": crc} == known)
+    try:
+        with contextlib.closing(open_bytes(output)) as file:
+            while file.size_bytes == known["bytes"] and (piece := file.read(at, _PIECE_BYTES)):
+                crc, at = zlib.crc32(piece, crc), at + len(piece)
+    except SplatFileError:
+        return False
+    return bool({"bytes": at, "crc32": crc} == known)
 
 
-def _read_marker(path: Path) -> dict[str, Any] | None:
+def _read_marker(store: StateStore) -> dict[str, Any] | None:
     """What the marker says; None if there is none, or none that is whole."""
     try:
-        marker = json.loads(path.read_text())
+        marker = json.loads(store.marker() or "")
         body: str = marker["body"]
         if zlib.crc32(body.encode()) != marker["crc32"]:
             return None
         said: dict[str, Any] = json.loads(body)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError):
+    except UsageError:
+        raise
+    except (LookupError, ValueError, TypeError, AttributeError):
         return None
     return said
+
+
+def _stored(store: StateStore) -> str | None:
+    """The marker; none where that cannot be found out."""
+    with contextlib.suppress(UsageError):
+        return store.marker()
+    return None
 
 
 def _rows(count: int) -> Iterator[slice]:
@@ -344,13 +358,3 @@ def _crc(array: np.ndarray) -> int:
     for rows in _rows(len(array)):
         crc = zlib.crc32(np.ascontiguousarray(array[rows]).data, crc)
     return crc
-
-
-def _remove(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        for slot in _SLOTS:
-            shutil.rmtree(folder / slot, ignore_errors=True)
-        # The marker last: without it, a run that is killed here would find its output in the way.
-        for name in (f"{_MARKER}.part", _MARKER):
-            (folder / name).unlink(missing_ok=True)
-        folder.rmdir()

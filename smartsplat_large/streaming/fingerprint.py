@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from smartsplat_large.config import FitConfig
+from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import MiB
+from smartsplat_large.remote import Place, RemoteFile, joined
+from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.plan import FitPlan
 
@@ -21,15 +25,14 @@ Fingerprint: TypeAlias = dict[str, Any]
 """Plain values, as JSON takes and returns them."""
 
 _PROBE = 64
-_ZARR_METADATA = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 
 
-def fingerprint(path: Path, source: ImageSource, config: FitConfig, plan: FitPlan) -> Fingerprint:
+def fingerprint(place: Place, source: ImageSource, config: FitConfig, plan: FitPlan) -> Fingerprint:
     """All that decides the bytes of the file, beside this very machine; the number of workers does not."""
     return {
         "version": importlib.metadata.version("smartsplat-large"),
         "state format": STATE_FORMAT,
-        "image": image_identity(path, source),
+        "image": image_identity(place, source),
         "settings": dict(_flat(config.to_dict())),
         "plan": {
             "Gaussians": plan.gaussians,
@@ -39,30 +42,57 @@ def fingerprint(path: Path, source: ImageSource, config: FitConfig, plan: FitPla
     }
 
 
-def image_identity(path: Path, source: ImageSource) -> dict[str, Any]:
-    """Cheap to find out even of a terabyte: sizes, the time of the last change, and a hash of some of the content."""
-    meta, found = source.meta, path.stat()
+def image_identity(place: Place, source: ImageSource) -> dict[str, Any]:
+    """Cheap to find out even of a terabyte: sizes, the time of the last change, and a hash of some of the content.
+
+    Of an image at an address, the store's own mark of this version stands for the time.
+    """
+    meta = source.meta
+    found, samples = _on_disk(place) if isinstance(place, Path) else _elsewhere(place)
     digest = hashlib.blake2b(digest_size=16)
-    for part in _samples(path):
+    for part in samples:
         digest.update(part)
     if meta.cheap_windows:
         for window in _probes(meta.size):
             digest.update(source.read(window).tobytes())
     return {
-        "size": str(meta.size), "channels": meta.channels, "type of pixels": str(meta.dtype),
-        "bytes": found.st_size, "time of change": found.st_mtime_ns, "content": digest.hexdigest(),
+        "size": str(meta.size), "channels": meta.channels, "type of pixels": str(meta.dtype), **found,
+        "content": digest.hexdigest(),
     }  # fmt: skip
+
+
+def _on_disk(path: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
+    found = path.stat()
+    return {"bytes": found.st_size, "time of change": found.st_mtime_ns}, _samples(path)
 
 
 def _samples(path: Path) -> Iterator[bytes]:
     """The first and the last MiB of a file, or the metadata of a zarr folder."""
     if path.is_dir():
-        yield from ((path / name).read_bytes() for name in _ZARR_METADATA if (path / name).is_file())
+        yield from ((path / name).read_bytes() for name in MARKERS if (path / name).is_file())
         return
     with path.open("rb") as file:
         yield file.read(MiB)
         file.seek(max(0, path.stat().st_size - MiB))
         yield file.read(MiB)
+
+
+def _elsewhere(url: str) -> tuple[dict[str, Any], Iterator[bytes]]:
+    """The same of a file, or of the metadata of a zarr hierarchy, at an address."""
+    files: list[RemoteFile] = []
+    try:
+        files.append(RemoteFile(url, SourceError))
+    except SourceError:
+        for name in MARKERS:
+            with contextlib.suppress(SourceError):
+                files.append(RemoteFile(joined(url, name), SourceError))
+    found = {
+        "bytes": sum(file.size_bytes for file in files),
+        "mark in the store": " ".join(file.stamp for file in files),
+    }
+    return found, (
+        part for file in files for part in (file.read(0, MiB), file.read(max(0, file.size_bytes - MiB), MiB))
+    )
 
 
 def _probes(size: Size) -> Iterator[Window]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.lattice import Window
 from smartsplat_large.progress import Progress
+from smartsplat_large.remote import Place, joined
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ImageSource, ingest
@@ -41,7 +41,7 @@ SAMPLE_SIDE, SAMPLE_ACROSS, SAMPLE_DOWN = 512, 4, 2
 
 def first_count(
     source: ImageSource, renderer: BlockRenderer, config: FitConfig, target: float, workers: Workers, progress: Progress,
-    *, folder: Path, kept_bytes: int = 0,
+    *, folder: Place, kept_bytes: int = 0,
 ) -> int:  # fmt: skip
     """The number of Gaussians whose file should have a PSNR of ``target`` dB, to perhaps a tenth.
 
@@ -50,7 +50,7 @@ def first_count(
     probed = sampled(source)
     if workers.remote and probed is not source:
         levels = len(probed.meta.levels)
-        probed = ingest(probed, folder / "probe.zarr", levels=levels, progress=progress, workers=workers.count)
+        probed = ingest(probed, joined(folder, "probe.zarr"), levels=levels, progress=progress, workers=workers.count)
     pixels = probed.meta.size.pixels
     low, high = (max(1, round(pixels / per)) for per in (PER_GAUSSIAN[1], PER_GAUSSIAN[0]))
     count, known = max(1, round(pixels / START)), list[tuple[int, float]]()

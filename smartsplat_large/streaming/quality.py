@@ -9,15 +9,16 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MemoryLimitError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
+from smartsplat_large.remote import Place, joined, remove
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ImageSource
@@ -67,7 +68,7 @@ class QualityTask:
     most: int
     """Gaussians that may be tried."""
     kept_bytes: int
-    folder: Path
+    folder: Place
     """For files on trial."""
     workers: Workers
     progress: Progress
@@ -98,11 +99,12 @@ class QualityTask:
         )
 
     def _judged(self, encoded: Encoded) -> Trial:
-        path = self.folder / "trial.ssplat"
-        write_atomic(path, encoded.parts, overwrite=True)
-        with SplatFile(path) as file:
+        # Workers elsewhere keep files open, by their names.
+        place = joined(self.folder, f"trial-{uuid.uuid4().hex[:12]}.ssplat")
+        write_atomic(place, encoded.parts)
+        with SplatFile(place) as file:
             psnr = measure_psnr(self.source, View(file, self.renderer), self.workers)
-        path.unlink()
+        remove(place)
         return Trial(encoded, min(psnr, PERFECT))
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import smartsplat_large as ss
-from smartsplat_large.codec import SplatFile, encode, reader, remote_file
+from smartsplat_large import remote
+from smartsplat_large.codec import SplatFile, encode, reader
 from smartsplat_large.errors import SmartSplatError, SplatFileError
 from smartsplat_large.lattice import Size, Window
 
@@ -54,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(remote_file, "PAUSE_S", 0.0)
+    monkeypatch.setattr(remote, "PAUSE_S", 0.0)
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
@@ -77,7 +78,7 @@ def test_a_window_fetches_only_what_it_touches(server, data, tmp_path):
     (tmp_path / "a.ssplat").write_bytes(data)
     with SplatFile(server.url) as far, SplatFile(tmp_path / "a.ssplat") as near:
         opened = sum(length for _, length in server.asked)
-        assert opened <= remote_file.HEAD_BYTES + 512
+        assert opened <= remote.HEAD_BYTES + 512
         found, wanted = far.gaussians(CORNER), near.gaussians(CORNER)
         np.testing.assert_array_equal(found.xy, wanted.xy)
         touched = sum(near.block_bytes()[number] for number in near.layout.touching(CORNER))

@@ -1,5 +1,7 @@
 """What every image source promises, whatever the format."""
 
+import contextlib
+import dataclasses
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ import pytest
 import pyvips
 import tifffile
 import zarr
+from ranged_server import serving
 
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.source import ArraySource, ImageSource, bands, downsample, ingest, open_source
@@ -98,6 +101,11 @@ SOURCES: dict[str, Callable[[Path], Made]] = {
     "jpeg-progressive": lambda folder: _vips(folder, "jpg", interlace=True),
     "webp": lambda folder: _vips(folder, "webp", lossless=True),
 }
+FAR = (
+    "tiff-tiled", "tiff-strips-raw", "tiff-one-strip", "tiff-separate", "tiff-pyramid", "zarr-2-channels-first",
+    "zarr-3-channels-last", "ome-zarr", "npy", "pgm-16", "png", "jpeg-progressive", "webp",
+)  # fmt: skip
+"""Read from a web server, too."""
 STREAMED = {"png", "png-grey-16", "png-interlaced", "jpeg", "jpeg-progressive", "webp", "tiff-one-strip"}
 WINDOWS = (
     Window(0, 0, WIDTH, HEIGHT),
@@ -111,11 +119,18 @@ WINDOWS = (
 )
 
 
-@pytest.fixture(params=SOURCES)
+@pytest.fixture(params=[*SOURCES, *(f"far {kind}" for kind in FAR)])
 def made(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Made]:
-    source, expected = SOURCES[request.param](tmp_path)
-    with source:
-        yield source, expected
+    kind = request.param.removeprefix("far ")
+    source, expected = SOURCES[kind](tmp_path)
+    with source, serving(tmp_path) if kind != request.param else contextlib.nullcontext() as server:
+        if server is None:
+            yield source, expected
+            return
+        (name,) = (path.name for path in tmp_path.iterdir())
+        with open_source(f"{server.url}/{name}") as far:
+            assert far.meta == dataclasses.replace(source.meta, name=far.meta.name)
+            yield far, expected
 
 
 def test_meta_describes_the_pixels(made: Made, request: pytest.FixtureRequest) -> None:
@@ -124,7 +139,7 @@ def test_meta_describes_the_pixels(made: Made, request: pytest.FixtureRequest) -
     assert (source.meta.dtype, source.meta.channels) == (expected.dtype, expected.shape[2])
     assert source.meta.raw_bytes == expected.nbytes
     assert source.meta.levels == tuple(source.meta.size.at_level(k) for k in range(len(source.meta.levels)))
-    assert source.meta.cheap_windows == (request.node.callspec.params["made"] not in STREAMED)
+    assert source.meta.cheap_windows == (request.node.callspec.params["made"].removeprefix("far ") not in STREAMED)
 
 
 def test_every_window_has_the_pixels_of_the_image(made: Made) -> None:

@@ -102,11 +102,11 @@ def test_images(refused: Refused, tmp_path: Path, name: str, write: Callable[[Pa
 
 
 def test_an_image_at_an_address(refused: Refused, fitted: Path, tmp_path: Path) -> None:
-    image = "https://example.org/in.png"
+    image = "http://127.0.0.1:9/in.png"
     for arguments in (("fit", image, "-o", tmp_path / "a.ssplat"), ("eval", fitted, image)):
         error, hint = refused(3, *arguments)
-        assert f"{image}: images are not fetched" in error
-        assert "pipe it in" in hint
+        assert f"{image}: cannot be fetched: [Errno 111] Connection refused" in error
+        assert "check the address" in hint
 
 
 def test_a_pipe_is_not_waited_for_in_vain(refused: Refused, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from cut_fits import CONFIG, IDENTITY, Failing, Killed, Notes, Signalled, Steps, assert_identical, fit, opened, picture
@@ -19,6 +20,7 @@ from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Silent
 from smartsplat_large.streaming import checkpoint as checkpoints
+from smartsplat_large.streaming import state_store
 from smartsplat_large.streaming.checkpoint import Checkpoint
 from smartsplat_large.streaming.fingerprint import differences, fingerprint
 from smartsplat_large.streaming.plan import plan_fit
@@ -154,7 +156,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At every place where something has just been written and is awaited on the disk."""
-    sync, left = checkpoints.await_on_disk, [0]
+    sync, left = state_store.await_on_disk, [0]
 
     def fatal(path: Path) -> None:
         left[0] -= 1
@@ -165,7 +167,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
     for after in (100, 140):
         state = tmp_path / str(after)
         left[0] = after
-        monkeypatch.setattr(checkpoints, "await_on_disk", fatal)
+        monkeypatch.setattr(state_store, "await_on_disk", fatal)
         with pytest.raises(Killed):
             fit(opened(state))
         monkeypatch.undo()
@@ -175,7 +177,7 @@ def test_a_kill_in_the_middle_of_a_commit_leaves_the_one_before(
 def test_a_full_disk_is_said_once_and_does_no_harm(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sync, left, notes = checkpoints.await_on_disk, [200], Notes()
+    sync, left, notes = state_store.await_on_disk, [200], Notes()
 
     def full(path: Path) -> None:
         left[0] -= 1
@@ -183,7 +185,7 @@ def test_a_full_disk_is_said_once_and_does_no_harm(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         sync(path)
 
-    monkeypatch.setattr(checkpoints, "await_on_disk", full)
+    monkeypatch.setattr(state_store, "await_on_disk", full)
     checkpoint = opened(tmp_path / "state", notes, resume=False)
     assert_identical(fit(checkpoint), whole)
     assert [note for note in notes.said if "No space left on device" in note] == notes.said
@@ -200,7 +202,7 @@ def test_a_disk_that_has_room_again_is_written_to_again(
 ) -> None:
     """Whatever was being written when it ran full."""
     for full in range(40, 200, 7):
-        sync, calls, notes = checkpoints.await_on_disk, [0], Notes()
+        sync, calls, notes = state_store.await_on_disk, [0], Notes()
 
         def filled(path: Path, sync=sync, calls=calls, full=full) -> None:
             calls[0] += 1
@@ -208,7 +210,7 @@ def test_a_disk_that_has_room_again_is_written_to_again(
                 raise OSError(errno.ENOSPC, "No space left on device", str(path))
             sync(path)
 
-        monkeypatch.setattr(checkpoints, "await_on_disk", filled)
+        monkeypatch.setattr(state_store, "await_on_disk", filled)
         state = tmp_path / str(full)
         with pytest.raises(Killed):
             fit(opened(state, notes, resume=False), steps=Steps(11))
@@ -336,6 +338,19 @@ def test_every_change_is_named(tmp_path: Path) -> None:
     assert differences(before, now) == [f"written by version {before['version']}, this is 9.9"]
 
 
+def test_an_image_replaced_in_a_store_is_named() -> None:
+    system, source = fsspec.filesystem("memory"), picture()
+    plan = plan_fit(source.meta.size, 3, 1, 90, CONFIG, memory_bytes=1 << 40, workers=1)
+    for path, url in (("/far/a.png", "memory://far/a.png"), ("/far/a.zarr/zarr.json", "memory://far/a.zarr")):
+        system.pipe_file(path, b"some bytes")
+        before = fingerprint(url, source, CONFIG, plan)
+        assert differences(json.loads(json.dumps(before)), fingerprint(url, source, CONFIG, plan)) == []
+        assert before["image"]["bytes"] == 10
+        system.pipe_file(path, b"some bytes")
+        (changed,) = differences(before, fingerprint(url, source, CONFIG, plan))
+        assert changed.startswith("the image has changed: its mark in the store was ")
+
+
 def test_what_has_changed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         fit(opened(tmp_path / "state"), steps=Steps(3))
@@ -367,3 +382,86 @@ def test_signals_wait_for_the_end_of_a_change() -> None:
         done.append("all of it")
     assert done == ["all of it"]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    """An address that is empty before and after."""
+    yield "memory://fits/state"
+    assert not fsspec.filesystem("memory").exists("/fits/state")
+
+
+def at(url: str, notes: Notes | None = None, *, resume: bool = True) -> Checkpoint:
+    checkpoint = Checkpoint(url, IDENTITY, notes or Notes(), interval_s=0.0)
+    checkpoint.open("memory://fits/out", resume=resume)
+    return checkpoint
+
+
+def test_a_state_in_a_store_is_gone_on_from(whole: Best, store: str) -> None:
+    with pytest.raises(Killed):
+        fit(at(store), steps=Steps(7))
+    system = fsspec.filesystem("memory")
+    assert {Path(path).name for path in system.ls("/fits/state", detail=False)} == {"a", "b", "commit.json"}
+    steps, checkpoint = Steps(), at(store)
+    assert_identical(fit(checkpoint, steps=steps), whole)
+    assert steps.taken == 12 - 6
+    checkpoint.remove()
+
+
+def test_a_damaged_state_in_a_store_is_found_out(store: str) -> None:
+    with pytest.raises(Killed):
+        fit(at(store), steps=Steps(7))
+    system, notes = fsspec.filesystem("memory"), Notes()
+    first, second = (
+        entry["slot"] for entry in json.loads(json.loads(system.cat("/fits/state/commit.json"))["body"])["commits"]
+    )
+    system.rm(f"/fits/state/{first}", recursive=True)
+    assert at(store, notes).take_resumed() is not None
+    system.pipe_file(next(path for path in system.find(f"/fits/state/{second}") if "/c/" in path), b"something else")
+    assert at(store, notes).take_resumed() is None
+    assert notes.said[-1].endswith("no commit is whole; the fit starts anew")
+    at(store).remove()
+
+
+def test_a_store_that_fails_is_said_and_its_last_commit_stays(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind, notes = type(fsspec.filesystem("memory")), Notes()
+    put, left = kind.pipe_file, [30]
+
+    def denied(self: Any, path: str, value: bytes, **options: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("the bucket is gone")
+        put(self, path, value, **options)
+
+    monkeypatch.setattr(kind, "pipe_file", denied)
+    fit(at(store, notes))
+    (said,) = (note for note in notes.said if "cannot be saved" in note)
+    assert "the bucket is gone" in said
+    assert said.endswith("the last commit stays")
+    monkeypatch.undo()
+    assert at(store).take_resumed() is not None
+    at(store).remove()
+
+
+def test_a_store_out_of_reach_is_no_empty_one(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", unreachable)
+    with pytest.raises(UsageError, match="memory://fits/state: cannot be read: PermissionError: not yours"):
+        at(store)
+
+
+def test_an_output_in_a_store_is_known_after_a_kill(store: str) -> None:
+    parts = [b"the output, ", b"in parts"]
+    with pytest.raises(Killed), at(store).delivering(parts):
+        raise Killed
+    assert not fsspec.filesystem("memory").exists("/fits/state")
+    with at(store).delivering(parts):
+        fsspec.filesystem("memory").pipe_file("/fits/out", b"".join(parts))
+    assert checkpoints.is_delivered(store, "memory://fits/out")
+    again = at(store)
+    assert again.delivered
+    fsspec.filesystem("memory").pipe_file("/fits/out", b"something else.. .. ")
+    assert not checkpoints.is_delivered(store, "memory://fits/out")
+    again.remove()

@@ -9,6 +9,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+from ranged_server import serving
 
+import smartsplat_large as ss
 from smartsplat_large.codec.budget import encode_to_budget
 from smartsplat_large.codec.writer import Extras
 from smartsplat_large.config import PRESETS
@@ -115,6 +118,26 @@ def test_a_killed_worker_costs_time_only(processes: tuple[str, list[subprocess.P
     for column in COLUMNS:
         np.testing.assert_array_equal(getattr(there, column), getattr(here, column))
     assert file_there == file_here
+
+
+def test_workers_that_share_a_store_alone(
+    processes: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The image comes from a web server. The client's own files have names that mean nothing where the workers are."""
+    for name in ("client", "served", "store"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "client")
+    monkeypatch.setattr(tempfile, "tempdir", ".")
+    np.save(tmp_path / "served" / "a.npy", picture().read(Window(0, 0, 280, 200)))
+    config = CONFIG.replace(gaussians=400)
+    ss.fit(tmp_path / "served" / "a.npy", "here.ssplat", config=config)
+    with serving(tmp_path / "served") as server:
+        ss.fit(
+            f"{server.url}/a.npy", "there.ssplat", config=config, scheduler=processes[0],
+            work=f"file://{tmp_path}/store",
+        )  # fmt: skip
+    assert Path("there.ssplat").read_bytes() == Path("here.ssplat").read_bytes()
+    assert list((tmp_path / "store").iterdir()) == []
 
 
 def swept(count: int) -> Sweep:

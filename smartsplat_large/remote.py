@@ -1,0 +1,388 @@
+"""Files that lie elsewhere: ``http(s)://`` is read by ranges, every other address read and written through fsspec."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import urlsplit, urlunsplit
+
+from smartsplat_large.errors import (
+    BadInputError,
+    MissingDependencyError,
+    OutputExistsError,
+    SmartSplatError,
+    UsageError,
+)
+
+Place: TypeAlias = Path | str
+"""A path, or an address."""
+
+HEAD_BYTES = 1024
+"""Fetched with the length of the file, in one request: header and often index are in it."""
+ATTEMPTS = 3
+PAUSE_S = 0.5
+TIMEOUT_S = 30.0
+HINT = "check the address, or download the file"
+_RIGHTS = "check your credentials, and what they allow"
+_STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+"""What stores call that by which a file that was replaced is known; the surest first."""
+_PLUGINS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
+
+
+def is_url(path: object) -> bool:
+    """Whether ``path`` names a place outside the file system."""
+    return isinstance(path, str) and "://" in path
+
+
+def place_of(path: str | Path) -> Place:
+    """An address as it is, anything else as a path."""
+    return str(path) if is_url(path) else Path(path)
+
+
+def shown(url: str) -> str:
+    """What messages and files call an address: without what a signed one proves itself by."""
+    if not _is_http(url):
+        return url
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def joined(place: Place, *names: str) -> Any:
+    """The place of that name inside ``place``; of the same type."""
+    if isinstance(place, Path):
+        return place.joinpath(*names)
+    tail = "".join(f"/{name}" for name in names)
+    if not _is_http(place):
+        return place.rstrip("/") + tail
+    parts = urlsplit(place)
+    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + tail))
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system for an address that is not ``http(s)://``, and what it calls the place.
+
+    Raises
+    ------
+    MissingDependencyError
+        Its plug-in is not installed.
+    UsageError
+        There is no such kind of address, or it cannot be reached as it is set up.
+    """
+    import fsspec  # only for such an address: it takes a while to import
+
+    kind = url.partition("://")[0]
+    try:
+        system, name = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if kind in ("file", "local") else {}))
+    except ImportError as error:
+        hint = f"pip install {_PLUGINS[kind]}" if kind in _PLUGINS else f"the fsspec plug-in for {kind}://"
+        raise MissingDependencyError(f"{url}: {said(error)}", hint=hint) from error
+    except Exception as error:  # every plug-in has its own
+        known = kind in fsspec.available_protocols()
+        what = "cannot be reached" if known else f"{kind}:// is no kind of address that is known"
+        raise UsageError(f"{url}: {what} ({said(error)})", hint="check the address") from error
+    return system, name
+
+
+def has_answered(error: BadInputError) -> bool:
+    """Whether what a :class:`RemoteFile` failed of is not that nobody is there, who would only be waited for again."""
+    cause = error.__cause__
+    return isinstance(cause, urllib.error.HTTPError) or not isinstance(cause, urllib.error.URLError | TimeoutError)
+
+
+def said(error: BaseException) -> str:
+    """An error of some library in one line."""
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def exists(url: str) -> bool:
+    """Whether there is a file or a folder.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be found out.
+    """
+    system, name = writable_system(url)
+    with writing_named(url):
+        system.invalidate_cache()
+        return bool(system.exists(name))
+
+
+def check_address(url: str, *, overwrite: bool) -> None:
+    """Do nothing if a file may be written there, as far as can be told without writing.
+
+    Raises
+    ------
+    OutputExistsError
+        Something is there already, and may not be overwritten.
+    UsageError, MissingDependencyError
+        It cannot be found out, or the address takes no files.
+    """
+    if exists(url) and not overwrite:
+        raise OutputExistsError(f"{shown(url)}: exists already", hint="--overwrite replaces it")
+
+
+@contextlib.contextmanager
+def passing_folder(inside: Place | None) -> Iterator[Any]:
+    """A new folder for passing files, by default in the temporary one; it goes with all that is in it when the block ends.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be made there.
+    """
+    if isinstance(inside, str):
+        folder = joined(inside, f"smartsplat-{uuid.uuid4().hex[:12]}")
+        try:
+            # Said now, not when the image has been read.
+            put(joined(folder, "begun"), b"")
+            yield folder
+        finally:
+            remove(folder)
+        return
+    try:
+        made = tempfile.TemporaryDirectory(prefix="smartsplat-", dir=inside)
+    except OSError as error:
+        raise UsageError(f"{inside}: {error.strerror}", hint="name a folder that may be written") from error
+    with made as name:
+        yield Path(name)
+
+
+def put(url: str, data: bytes) -> None:
+    """Write a file in one go: a store that keeps objects has the old one or the new one, never half.
+
+    Raises
+    ------
+    UsageError, MissingDependencyError
+        It cannot be written.
+    """
+    system, name = writable_system(url)
+    with writing_named(url):
+        system.pipe_file(name, data)
+
+
+def remove(place: Place) -> None:
+    """Remove a file, or at an address a folder and all that is in it, if it is there; what cannot be removed stays."""
+    if isinstance(place, Path):
+        with contextlib.suppress(OSError):
+            place.unlink()
+        return
+    system, name = writable_system(place)
+    with contextlib.suppress(Exception):
+        system.invalidate_cache()
+        system.rm(name, recursive=True)
+
+
+@contextlib.contextmanager
+def writing_named(place: Place) -> Iterator[None]:
+    """Turns what a store fails with, inside a ``with`` block that writes to an address, into one line that names it.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written.
+    """
+    try:
+        yield
+    except SmartSplatError:
+        raise
+    except Exception as error:  # every plug-in has its own
+        if isinstance(place, Path) or isinstance(error, MemoryError):
+            raise
+        raise UsageError(
+            f"{shown(place)}: cannot be written: {said(error)}", hint=_RIGHTS if _denied(error) else "check the address"
+        ) from error
+
+
+def writable_system(url: str) -> tuple[Any, str]:
+    """As :func:`file_system`, of an address that files may be written to."""
+    if _is_http(url):
+        raise UsageError(f"{shown(url)}: a web server takes no files", hint="s3://, gs://, or a folder")
+    return file_system(url)
+
+
+def _denied(error: Exception) -> bool:
+    return isinstance(error, PermissionError) or "credentials" in str(error).lower()
+
+
+class RemoteFile:
+    """A file at an address. One request a read, at most; safe to use from several threads."""
+
+    def __init__(self, url: str, failure: type[BadInputError]) -> None:
+        """Find ``url``, its length, and its ``stamp``: what is another once the file is replaced, or nothing.
+
+        Raises
+        ------
+        BadInputError
+            Nothing can be read there: a ``failure``, as whenever reading fails.
+        MissingDependencyError
+            A package for this kind of address is not installed.
+        """
+        self.url = url
+        self.failure, self._open = failure, True
+        self._store: _HttpStore | _FsspecStore = _HttpStore(self) if _is_http(url) else _FsspecStore(self)
+        self._head, self.size_bytes, self.stamp = self._store.head()
+
+    def error(self, message: str, hint: str | None = HINT) -> BadInputError:
+        """An error that names the file."""
+        return self.failure(f"{shown(self.url)}: {message}", hint=hint)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; fewer only at the end of the file."""
+        if not self._open:
+            raise ValueError(f"{shown(self.url)} is closed")
+        end = min(offset + length, self.size_bytes)
+        if end <= offset:
+            return b""
+        known = self._head[offset:end]
+        return known + self._store.fetch(offset + len(known), end) if offset + len(known) < end else known
+
+    def close(self) -> None:
+        self._open = False
+
+
+class RemoteReader(io.RawIOBase):
+    """A remote file with a position, for libraries that want one; to be buffered."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file, self._at = file, 0
+
+    @classmethod
+    def buffered(cls, file: RemoteFile, request_bytes: int) -> io.BufferedReader:
+        """One request for so many bytes at a time."""
+        return io.BufferedReader(cls(file), request_bytes)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self.file.size_bytes)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.file.read(self._at, len(buffer))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def http_range(url: str, wanted: str) -> tuple[bytes, Any]:
+    """Body and headers of one range of the form ``0-99`` or ``-100``; a connection that fails is tried again.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, OSError
+        The server has no such file, does not give it, or fails. An ``HTTPError`` is one of these.
+    """
+    request = urllib.request.Request(url, headers={"Range": f"bytes={wanted}"})
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+                if response.status != 206:
+                    raise io.UnsupportedOperation("the server does not send parts of files")
+                return response.read(), response.headers
+        except io.UnsupportedOperation:
+            raise
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            if error.code < 500 or attempt == ATTEMPTS:
+                raise
+        except http.client.HTTPException as error:
+            if attempt == ATTEMPTS:
+                raise OSError(said(error)) from error
+        except OSError:
+            if attempt == ATTEMPTS:
+                raise
+        time.sleep(PAUSE_S * attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _HttpStore:
+    """Range requests of the standard library: nothing to install."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+
+    def head(self) -> tuple[bytes, int, str]:
+        """The first bytes, the length of the file, and its stamp."""
+        try:
+            data, headers = http_range(self._file.url, f"0-{HEAD_BYTES - 1}")
+        except urllib.error.HTTPError as error:
+            if error.code == 416:  # not one byte to send
+                return b"", 0, ""
+            raise self._failed("cannot be fetched", error) from error
+        except OSError as error:
+            raise self._failed("cannot be fetched", error) from error
+        total = headers.get("Content-Range", "").rpartition("/")[2]
+        if not total.isdigit():
+            raise self._file.error("the server does not tell the file's length", "download the file")
+        return data, int(total), headers.get("ETag") or headers.get("Last-Modified") or ""
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to before ``end``."""
+        try:
+            return http_range(self._file.url, f"{start}-{end - 1}")[0]
+        except OSError as error:
+            raise self._failed(f"cannot be fetched at byte {start}", error) from error
+
+    def _failed(self, what: str, error: OSError) -> BadInputError:
+        if isinstance(error, io.UnsupportedOperation):
+            return self._file.error(str(error), "download the file")
+        if isinstance(error, urllib.error.HTTPError):
+            hint = "check who may read it" if error.code in (401, 403) else HINT
+            return self._file.error(f"{what}: {error.code} {error.reason}", hint)
+        return self._file.error(f"{what}: {getattr(error, 'reason', error)}")
+
+
+class _FsspecStore:
+    """Whatever fsspec and its plug-ins know: ``s3://``, ``gs://``, ``memory://``, ..."""
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        try:
+            self._system, self._name = file_system(file.url)
+        except UsageError as error:
+            raise file.failure(error.message, hint=error.hint) from error
+
+    def head(self) -> tuple[bytes, int, str]:
+        """The first bytes, the length of the file, and its stamp."""
+        try:
+            info = self._system.info(self._name)
+        except FileNotFoundError as error:
+            raise self._file.error("cannot be found: there is no such file") from error
+        except Exception as error:  # every plug-in has its own
+            raise self._failed("cannot be found", error) from error
+        if info.get("type") == "directory" or info.get("size") is None:
+            raise self._file.error("is a folder, or has no length")
+        size, stamp = int(info["size"]), next((str(info[name]) for name in _STAMPS if info.get(name)), "")
+        return self.fetch(0, min(HEAD_BYTES, size)) if size else b"", size, stamp
+
+    def fetch(self, start: int, end: int) -> bytes:
+        """The bytes from ``start`` to before ``end``."""
+        try:
+            return bytes(self._system.cat_file(self._name, start=start, end=end))
+        except Exception as error:
+            raise self._failed(f"cannot be fetched at byte {start}", error) from error
+
+    def _failed(self, what: str, error: Exception) -> BadInputError:
+        return self._file.error(f"{what}: {said(error)}", _RIGHTS if _denied(error) else HINT)
+
+
+def _is_http(url: str) -> bool:
+    return url.startswith(("http://", "https://"))
