@@ -28,6 +28,9 @@ _USUAL_PORT = 8787
 _LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
 _RETRIES = 2
 """Of a task that fails elsewhere: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
+_PRIORITY = -1
+"""Of all tasks elsewhere: a fit runs for hours, and those of other clients, which have 0, go first. Among its own, and those of
+other fits, the order of submission decides."""
 MEMORY = "memory"
 """The resource, in bytes, that tasks ask for where all workers were started with it: ``dask worker --resources memory=8e9``."""
 _KEPT = 8
@@ -89,7 +92,9 @@ class Cluster:
 
     def _submit(self, name: str, function: Callable[..., Any], *arguments: Any, **where: Any) -> Any:
         # By the function's own name: it is what the dashboard shows.
-        return self.client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex}", pure=False, **where)
+        key = f"{name}-{uuid.uuid4().hex}"
+        # By default, a worker takes the latest first of what was submitted within 100 ms; results are waited for in order.
+        return self.client.submit(function, *arguments, key=key, pure=False, fifo_timeout=0, **where)
 
 
 def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Any) -> Any:
@@ -178,7 +183,8 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
         token = uuid.uuid4().hex
         slots = tuple(name for name, worker in workers.items() for _ in range(worker["nthreads"]))
         counted = all(MEMORY in worker["resources"] for worker in workers.values())
-        with dask.annotate(retries=_RETRIES, **({"resources": {MEMORY: task_bytes}} if counted else {})):
+        resources = {"resources": {MEMORY: task_bytes}} if counted else {}
+        with dask.annotate(priority=_PRIORITY, retries=_RETRIES, **resources):
             try:
                 yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token)
             finally:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -181,9 +182,9 @@ def memory_taken(total: int, _: int) -> int:
     return int(total - distributed.get_worker().state.available_resources[cluster.MEMORY])
 
 
-def local_cluster(folder: Path, **settings: object) -> Any:
+def local_cluster(folder: Path, workers: int = 2, **settings: object) -> Any:
     return distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=":0",
+        n_workers=workers, threads_per_worker=1, processes=False, protocol="tcp://", host="127.0.0.1", dashboard_address=":0",
         local_directory=str(folder), **settings,
     )  # fmt: skip
 
@@ -194,6 +195,76 @@ def test_tasks_ask_for_memory_where_workers_have_it_to_give(tmp_path: Path) -> N
         open_workers(1, scheduler=started.scheduler_address, task_bytes=1000, progress=Silent()) as workers,
     ):
         assert set(workers.map(memory_taken, GiB, range(20))) == {1000}
+
+
+_ran: list[str] = []
+"""Tasks in the order in which workers of this process began them."""
+_first, _second = threading.Event(), threading.Event()
+
+
+def told(name: str, item: int) -> None:
+    """The first task of a fit fails once; the second waits until it is told to go on."""
+    _ran.append(f"{name} {item}")
+    if _ran.count("fit 0") == 1 and item == 0:
+        raise OSError("out of reach for a moment")
+    if item == 1:
+        assert _second.wait(60)
+
+
+@pytest.fixture
+def one_busy_slot(tmp_path: Path) -> Iterator[Any]:
+    """A cluster with one slot, which has a task until ``_first`` is set."""
+    _ran.clear()
+    _first.clear()
+    _second.clear()
+    with local_cluster(tmp_path, workers=1) as started, distributed.Client(started, set_as_default=False) as client:
+        held = client.submit(busy, key="held")
+        yield started
+        held.result()
+
+
+def busy() -> None:
+    assert _first.wait(60)
+
+
+def await_ready(started: Any, waiting: int, begun: int = 0) -> None:
+    """Return when so many tasks wait in the only worker, and so many of them have begun."""
+    deadline = time.monotonic() + 60
+    while (len(started.workers[0].state.ready), len(_ran)) != (waiting, begun):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_tasks_run_in_the_order_of_their_results_and_one_that_failed_goes_first(one_busy_slot: Any) -> None:
+    with cluster.connected(one_busy_slot.scheduler_address, 0) as fit:
+        send = fit.sender(told, "fit")
+        results = [send(number, [number]) for number in range(6)]
+        await_ready(one_busy_slot, 6)
+        _first.set()
+        await_ready(one_busy_slot, 5, begun=2)
+        _second.set()
+        assert list(fit.fetch(results)) == [None] * 6
+    assert _ran == [f"fit {number}" for number in (0, 1, 0, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("graph", [False, True])
+def test_tasks_of_other_clients_of_a_scheduler_go_first(one_busy_slot: Any, graph: bool) -> None:
+    address = one_busy_slot.scheduler_address
+    with cluster.connected(address, 0) as fit, distributed.Client(address, set_as_default=False) as other:
+        send = fit.sender(told, "fit")
+        if graph:
+            results = fit.client.compute([dask.delayed(told)("fit", number) for number in (2, 3)])
+        else:
+            results = [send(number, [number]) for number in (2, 3)]
+        await_ready(one_busy_slot, 2)
+        with dask.annotate(priority=0):  # as in a process of its own
+            theirs = other.submit(told, "other", 9, key="theirs", fifo_timeout=0)
+        await_ready(one_busy_slot, 3)
+        _first.set()
+        other.gather(theirs)
+        fit.client.gather(results)
+    assert _ran[0] == "other 9"
+    assert sorted(_ran[1:]) == ["fit 2", "fit 3"]
 
 
 def test_a_worker_with_too_little_memory_is_named(tmp_path: Path) -> None:
