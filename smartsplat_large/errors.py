@@ -101,4 +101,4 @@ class MemoryLimitError(CapacityError, MemoryError):
 
 
 class DiskFullError(CapacityError, OSError):
-    """The disk of the output, or of the working copy, is full."""
+    """The disk of the output, or of the working copy, is full, or has too little room for it."""

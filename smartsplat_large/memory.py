@@ -1,4 +1,4 @@
-"""What each stage needs at its peak, in bytes, computed before it starts. All memory sizes here are in bytes.
+"""What each stage needs at its peak, in bytes, computed before it starts, and what disks hold. All sizes here are in bytes.
 
 The constants count the arrays that are alive at once in the code they describe; a test holds measured peaks against them.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
-from smartsplat_large.errors import MemoryLimitError, UsageError
+from smartsplat_large.errors import DiskFullError, MemoryLimitError, UsageError
 
 MiB = 1 << 20
 GiB = 1 << 30
@@ -85,3 +87,40 @@ def require(footprint: Footprint, limit: int, what: str, *, hint: str | None = N
             f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}",
             hint=hint or f"--memory {enough}, fewer Gaussians (a higher --ratio), or fewer --workers",
         )
+
+
+_LEAST_SHARE = 0.1
+"""Of its bytes uncompressed that an image can be hoped to take."""
+
+
+def require_room(folder: str | Path, most_bytes: int, announced: str, *, hint: str) -> str:
+    """Refuse an image that can hardly fit on the disk of ``folder``; otherwise return what :func:`doubt_of_room` says.
+
+    ``most_bytes`` is its size uncompressed. Photographs take most of that, drawings and slides with an empty background much
+    less, and a background alone next to nothing. How much cannot be told before the pixels are read, so only that is
+    refused of which not even a tenth fits.
+
+    Raises
+    ------
+    DiskFullError
+        The message begins with ``announced``, a sentence that names the place and the size.
+    """
+    free = _free_bytes(folder)
+    if free is not None and free < most_bytes * _LEAST_SHARE:
+        raise DiskFullError(f"{announced}; {format_bytes(free)} are free, less than a tenth of that", hint=hint)
+    return doubt_of_room(folder, most_bytes)
+
+
+def doubt_of_room(folder: str | Path, most_bytes: int) -> str:
+    """The end of a note of ``most_bytes`` that are going to ``folder``, where they may not fit; empty where they do."""
+    free = _free_bytes(folder)
+    return "" if free is None or free >= most_bytes else f"; {format_bytes(free)} are free, so it may not fit"
+
+
+def _free_bytes(folder: str | Path) -> int | None:
+    """None where nothing is known, as of an address; some network file systems say 0 of everything."""
+    try:
+        disk = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return disk.free if disk.total else None

@@ -16,7 +16,7 @@ from smartsplat_large import ome_zarr
 from smartsplat_large.atomic_output import part_folder
 from smartsplat_large.downsampling import downsample, level_count
 from smartsplat_large.lattice import Window
-from smartsplat_large.memory import GiB, format_bytes
+from smartsplat_large.memory import GiB, format_bytes, require_room
 from smartsplat_large.ome_zarr import Codec, OmeZarrSpec, PyramidWriter
 from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.remote import Place, joined, writing_named
@@ -37,6 +37,7 @@ _BANDS_AT_ONCE = 4
 """Bands of shards where an image is read in bands: one as it comes and joined, and what waits for it on smaller levels."""
 _WORTH_SAYING = GiB
 """Bytes of a temporary working copy on disk from which on it is announced."""
+_ELSEWHERE = "make room, or name a folder on another disk: by TMPDIR, or by --work of fit"
 
 
 def ingest(
@@ -48,6 +49,7 @@ def ingest(
     codec: Codec = "zstd",
     progress: Progress | None = None,
     workers: int | None = None,
+    room_seen: bool = False,
 ) -> ImageSource:
     """Write ``source`` as a multiscale OME-Zarr 0.5 folder, or to an address, and open it.
 
@@ -58,6 +60,8 @@ def ingest(
     ----------
     levels
         Number of levels, the full size included; by default down to a longer side of at most 256 pixels.
+    room_seen
+        The caller knows that there is room on the disk; otherwise it is asked here.
 
     Raises
     ------
@@ -66,11 +70,17 @@ def ingest(
     SourceError
         The source cannot be read to its end.
     DiskFullError
-        The disk ran full. As after every failure and interrupt, nothing is left of the output.
+        The disk has too little room, as :func:`require_room` has it, or ran full. As after every failure and interrupt,
+        nothing is left of the output.
     """
     progress = progress or Silent()
     spec = _spec(source, levels, codec)
     with _new(output, overwrite=overwrite) as folder:
+        if not room_seen:
+            most = _most_bytes(source.meta, spec.levels)
+            announced = f"{output}: will take up to {format_bytes(most)}"
+            if doubt := require_room(folder, most, announced, hint="make room, or write to another disk"):
+                progress.note(announced + doubt)
         progress.start("ingest", _megapixels(spec), "MP")
         if source.meta.cheap_windows:
             _by_shards(source, folder, spec, progress, workers)
@@ -103,6 +113,11 @@ def working_copy(
 
     The source itself if it is one already; a pyramid in memory if that takes at most ``limit_bytes``; otherwise an
     OME-Zarr inside ``folder``, which the caller owns and removes.
+
+    Raises
+    ------
+    SourceError, DiskFullError
+        As :func:`ingest`.
     """
     meta = source.meta
     wanted = levels or level_count(meta.size)
@@ -111,10 +126,12 @@ def working_copy(
     if meta.raw_bytes * 4 // 3 <= limit_bytes:
         return _in_memory(source, wanted)
     path = joined(folder, "working-copy.zarr")
-    most = sum(size.pixels for size in map(meta.size.at_level, range(wanted))) * meta.channels * meta.dtype.itemsize
-    if progress is not None and most >= _WORTH_SAYING:
-        progress.note(f"{meta.name}: a working copy will take up to {format_bytes(most)} in {folder}")
-    with ingest(source, path, levels=wanted, codec="lz4", progress=progress, workers=workers):
+    most = _most_bytes(meta, wanted)
+    announced = f"{meta.name}: a working copy will take up to {format_bytes(most)} in {folder}"
+    doubt = require_room(folder, most, announced, hint=_ELSEWHERE)
+    if progress is not None and (doubt or most >= _WORTH_SAYING):
+        progress.note(announced + doubt)
+    with ingest(source, path, levels=wanted, codec="lz4", progress=progress, workers=workers, room_seen=True):
         # By the image's name: it goes into the file that is made, whose bytes must not tell where it was made.
         return ZarrSource(path, meta.name)
 
@@ -130,6 +147,11 @@ def copying_bytes(meta: ImageMeta, levels: int, workers: int) -> int:
     shard = min(height, size.height) * min(width, size.width) * pixel
     band = 0 if meta.cheap_windows else min(height, size.height) * size.width * pixel
     return (_SHARDS_EACH * tasks + _SHARDS_KEPT) * shard + _BANDS_AT_ONCE * band
+
+
+def _most_bytes(meta: ImageMeta, levels: int) -> int:
+    """Of a copy of so many levels, uncompressed."""
+    return sum(meta.size.at_level(level).pixels for level in range(levels)) * meta.channels * meta.dtype.itemsize
 
 
 def _in_memory(source: ImageSource, levels: int) -> ImageSource:

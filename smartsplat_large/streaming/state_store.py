@@ -16,6 +16,7 @@ from typing import Any
 
 from smartsplat_large.atomic_output import await_on_disk
 from smartsplat_large.errors import SmartSplatError, UsageError
+from smartsplat_large.memory import doubt_of_room
 from smartsplat_large.remote import HINT, Place, joined, put, remove, said, shown, writable_system
 from smartsplat_large.remote_zarr import zarr_store
 
@@ -30,6 +31,10 @@ class StateStore(ABC):
 
     def __str__(self) -> str:
         return str(self.place)
+
+    def doubt_of_room(self, most_bytes: int) -> str:
+        """The end of a note that so much will lie here, where it may not fit; empty where it does, or that is not known."""
+        return ""
 
     @abstractmethod
     def begin(self, slot: str | None = None) -> None:
@@ -79,6 +84,11 @@ class DiskStore(StateStore):
 
     def __init__(self, place: Path) -> None:
         self.place: Path = place
+
+    def doubt_of_room(self, most_bytes: int) -> str:
+        # What lies here already will be replaced, a slot at a time.
+        taken = sum(path.stat().st_size for path in self.place.rglob("*") if path.is_file())
+        return doubt_of_room(self.place.parent, most_bytes - taken)
 
     def begin(self, slot: str | None = None) -> None:
         self.place.mkdir(exist_ok=True)

@@ -2,9 +2,11 @@
 
 import json
 import resource
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import numpy as np
@@ -224,24 +226,59 @@ def test_shards_of_a_wide_image_are_flat() -> None:
         assert height == 256 or height * width * 3 <= 128 << 20
 
 
+class Noted(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.said.append(message)
+
+
 def test_a_large_working_copy_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-
-    class Noted(Silent):
-        def note(self, message: str) -> None:
-            said.append(message)
-
+    progress = Noted()
     single = ArraySource(PIXELS, name="scan")
     for place, least in (("a", PIXELS.nbytes * 2), ("b", PIXELS.nbytes)):
         monkeypatch.setattr(pyramid, "_WORTH_SAYING", least)
         folder = tmp_path / place
         folder.mkdir()
-        with working_copy(single, 1000, folder, levels=2, progress=Noted()):
+        with working_copy(single, 1000, folder, levels=2, progress=progress):
             written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    (note,) = said
+    (note,) = progress.said
     assert note.startswith("scan: a working copy will take up to ")
     assert note.endswith(str(tmp_path / "b"))
     assert written <= PIXELS.nbytes * 1.3
+
+
+def unread(*_: object) -> np.ndarray:
+    pytest.fail("pixels were read")
+
+
+def test_a_disk_without_room_is_told_before_pixels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ArraySource(PIXELS, name="scan.png")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=PIXELS.nbytes // 10))
+    monkeypatch.setattr(ArraySource, "read", unread)
+    with pytest.raises(DiskFullError, match=r"scan\.png: a working copy will take up to .*; .* are free") as caught:
+        working_copy(source, 1000, tmp_path, levels=2)
+    assert str(tmp_path) in str(caught.value)
+    assert "TMPDIR" in str(caught.value.hint)
+    with pytest.raises(DiskFullError, match=r"a\.zarr: will take up to .*; .* are free") as caught:
+        ingest(source, tmp_path / "a.zarr", levels=2)
+    assert "another disk" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_with_perhaps_too_little_room_is_told_and_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    white = ArraySource(np.full_like(PIXELS, 255), name="scan.png")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=PIXELS.nbytes // 2))
+    for make in (
+        lambda progress: working_copy(white, 1000, tmp_path, levels=2, progress=progress),
+        lambda progress: ingest(white, tmp_path / "a.zarr", levels=2, progress=progress),
+    ):
+        progress = Noted()
+        make(progress).close()
+        (note,) = progress.said
+        assert "may not fit" in note
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < PIXELS.nbytes // 10
 
 
 def test_a_working_copy_keeps_the_name_of_its_image(tmp_path: Path) -> None:

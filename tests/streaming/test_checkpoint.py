@@ -6,9 +6,11 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fsspec
@@ -287,6 +289,19 @@ def test_room_is_announced_where_it_is_much(tmp_path: Path) -> None:
         opened(tmp_path / "state", notes, resume=False).announce(count, 3)
     assert len(notes.said) == 1
     assert "2.68 GiB" in notes.said[0]
+
+
+def test_a_state_that_may_not_fit_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, state = Notes(), tmp_path / "state"
+    free = 2 * 144 * 1000 - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1 << 40, free=free))
+    opened(state, notes, resume=False).announce(1000, 3)
+    (note,) = notes.said
+    assert note.endswith("; 281.25 KiB are free, so it may not fit")
+    (state / "a").mkdir(parents=True)
+    (state / "a" / "0").write_bytes(bytes(1))
+    opened(state, notes, resume=False).announce(1000, 3)
+    assert len(notes.said) == 1, "what lies there will be replaced"
 
 
 def test_the_announced_room_is_the_measured_one(tmp_path: Path) -> None:
