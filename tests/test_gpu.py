@@ -105,8 +105,8 @@ def test_auto_does_without_where_memory_is_short() -> None:
         name="image", format="npy", levels=(LARGE,), dtype=np.dtype(np.uint8), channels=3, tile=None, cheap_windows=True
     )
     assert allow_on_device(meta, BALANCED, 4 * GiB, 4)[0].device == "cuda"
-    config, allowed = allow_on_device(meta, BALANCED, GiB, 4)
+    config, allowed = allow_on_device(meta, BALANCED, 5 * GiB // 4, 4)
     assert config.device == "cpu"
     assert allowed.plan.footprint.program == PROGRAM
     with pytest.raises(MemoryLimitError):
-        allow_on_device(meta, BALANCED.replace(device="cuda"), GiB, 4)
+        allow_on_device(meta, BALANCED.replace(device="cuda"), 5 * GiB // 4, 4)

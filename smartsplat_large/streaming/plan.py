@@ -33,9 +33,10 @@ TASK_PIXELS = 1 << 22
 """A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
 _WITH_SSIM = 1.5
 """What a step costs with SSIM, one without it costing 1, for the time left: between its strides of 2 and of 1."""
-BLOCKED_FROM = 256_000_000
-"""Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice: about as many
-as stay in memory within 4 GiB. Where they stay there, exact steps take two thirds of the time; where not, as long or longer."""
+BLOCKED_FROM = 2_000_000_000
+"""Pixels of a level from which on blocks take several steps at a time, where the settings leave the choice. Exact steps take
+little more than half the time, also from a disk; but their working copy is read at every step, and one of more pixels, of
+2 to 3 bytes each, does not stay in the memory of a usual machine: a slow disk would be waited for."""
 SMALLEST_BLOCKED = 1_000_000
 """Pixels below which a coarse level is swept whole in any case: it is read in no time."""
 _USUAL_WORKERS = 8
