@@ -91,7 +91,7 @@ def test_auto_takes_a_gpu_where_that_was_measured(kind: dict[str, bool]) -> None
     assert device_for(LARGE, BALANCED) == "cuda"
     assert device_for(LARGE, BALANCED.replace(steps=60)) == "cpu"
     assert device_for(LARGE, BALANCED, elsewhere=True) == "cpu"
-    assert device_for(Size(20_000, 20_000), BALANCED) == "cpu"
+    assert device_for(Size(50_000, 50_000), BALANCED) == "cpu"
     assert device_for(LARGE, BALANCED.replace(device="cpu")) == "cpu"
     for name in kind:
         kind[name] = False
