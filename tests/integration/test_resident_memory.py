@@ -43,14 +43,14 @@ SMALL, LARGE = (512, 384), (4096, 2048)
 """Width and height: of the fit that comes first, and of the one that is measured."""
 STAGES = {
     "ingest": "copying", "drawing points": "sampling", "measuring distances": "sampling", "choosing colours": "sampling",
-    "solving colours": "fitting", "fit": "fitting", "encode": "fitting", "finish": "verifying", "verify": "verifying",
+    "solving colours": "fitting", "fit": "fitting", "encode": "fitting", "verify": "verifying",
 }  # fmt: skip
 """Stages of a fit, and which projection speaks of them."""
 
 
 def settings(mode: str) -> FitConfig:
     return preset("fast").replace(
-        ratio=400.0, mode=mode, steps=12, steps_per_visit=3, relocate_every=4, finish_passes=1
+        ratio=400.0, mode=mode, steps=12, steps_per_visit=3, relocate_every=4, finish_passes=0
     )
 
 
