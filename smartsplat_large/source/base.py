@@ -95,6 +95,15 @@ class BandedSource(Protocol):
 
 
 @runtime_checkable
+class KeepingSource(Protocol):
+    """A source that keeps some of what it has decoded, for windows that share it."""
+
+    def forget(self) -> None:
+        """Give that up."""
+        ...
+
+
+@runtime_checkable
 class PlanarSource(Protocol):
     """A source that stores channels apart, or need not copy pixels to part them."""
 

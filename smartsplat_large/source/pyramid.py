@@ -22,7 +22,7 @@ from smartsplat_large.progress import Progress, Silent
 from smartsplat_large.remote import Place, joined, writing_named
 from smartsplat_large.remote_zarr import new_zarr
 from smartsplat_large.source.array import ArraySource
-from smartsplat_large.source.base import ImageMeta, ImageSource, bands
+from smartsplat_large.source.base import ImageMeta, ImageSource, KeepingSource, bands
 from smartsplat_large.source.zarr import ZarrSource
 
 __all__ = ["copying_bytes", "downsample", "ingest", "working_copy"]
@@ -31,7 +31,7 @@ _TASKS_A_GRAPH = 128
 _BANDS_OF_ROWS = 256
 _SHARDS_EACH = 6
 """Copies of a shard's bytes while a task reads, rearranges and compresses it."""
-_SHARDS_KEPT = 5
+_SHARDS_KEPT = 2
 """What the allocator keeps of them, as bytes of so many shards."""
 _BANDS_AT_ONCE = 4
 """Bands of shards where an image is read in bands: one as it comes and joined, and what waits for it on smaller levels."""
@@ -84,6 +84,9 @@ def ingest(
         progress.start("ingest", _megapixels(spec), "MP")
         if source.meta.cheap_windows:
             _by_shards(source, folder, spec, progress, workers)
+            # It may stay open for as long as a fit takes, and is not read any more.
+            if isinstance(source, KeepingSource):
+                source.forget()
         else:
             _by_bands(source, folder, spec, progress, workers)
     return ZarrSource(output, str(output))

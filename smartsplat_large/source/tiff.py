@@ -45,6 +45,10 @@ class TiffSource(Closing):
 
     def close(self) -> None:
         self._file.close()
+        self.forget()
+
+    def forget(self) -> None:
+        """Give up the segments that are kept."""
         self._cache.clear()
 
     def read(self, window: Window, level: int = 0) -> Pixels:

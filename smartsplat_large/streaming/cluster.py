@@ -26,6 +26,8 @@ from smartsplat_large.memory import PROGRAM, Footprint, MiB, require
 
 _USUAL_PORT = 8787
 _LARGE_GRAPH = "distributed.admin.large-graph-warning-threshold"
+_LOG = {"distributed.admin.low-level-log-length": 4}
+"""Messages that dask's client keeps after it has sent them, the rows in them included: 1000 of up to a MB each, unless told."""
 _RETRIES = 2
 """Of a task that fails elsewhere: what it reads may be out of reach for a moment. The tasks of a lost worker do not count."""
 _PRIORITY = -1
@@ -168,12 +170,13 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
     import dask
 
     try:
-        # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
-        client = Client(address, timeout=10, set_as_default=False)
+        with dask.config.set(_LOG):
+            # Not as default: a client that cannot connect would leave a setting behind, even when it is collected.
+            client = Client(address, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise UsageError(f"no dask scheduler answers at {address}", hint="start one with: dask scheduler") from error
     # Tasks that carry Gaussians are some MiB long, on purpose.
-    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"}):
+    with client, dask.config.set({"scheduler": client, _LARGE_GRAPH: "1GiB"} | _LOG):
         workers = client.scheduler_info(n_workers=-1)["workers"]
         if not workers:
             raise UsageError(

@@ -17,8 +17,8 @@ from smartsplat_large.streaming.workers import Workers
 
 _WINDOW_SIDE = 1024 + 190
 """Of the largest window that is scored: its core, and what MS-SSIM sees beyond."""
-_PLANES = 5
-"""float32 planes a channel of a window that live at once: rendered, both pictures, and the pair that is scored."""
+_PLANES = 3
+"""float32 planes a channel of a window that live at once: those of both pictures, and one while they are made and compared."""
 _PIXEL_ARRAYS = 3
 """Copies of a window as stored pixels: one restored, one read, and one while it is put in order."""
 _BESIDE = 16

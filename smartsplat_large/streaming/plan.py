@@ -139,7 +139,8 @@ def project(
 def task_bytes(size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, blocked: bool) -> int:
     """Bytes at the peak of a task that may have several blocks, one after the other, and the rows of all of them."""
     pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
-    return pixels + 2 * local * max(1, TASK_PIXELS // block**2)
+    blocks = -(-size.width // block) * -(-size.height // block)
+    return pixels + 2 * local * max(1, min(TASK_PIXELS // block**2, blocks))
 
 
 def _of_a_block(size: Size, channels: int, itemsize: int, gaussians: int, block: int, blocked: bool) -> tuple[int, int]:

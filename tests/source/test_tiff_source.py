@@ -8,7 +8,7 @@ import tifffile
 
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.source import downsample, open_source
+from smartsplat_large.source import downsample, ingest, open_source
 from smartsplat_large.source.ranged_file import RangedFile
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (90, 130, 3), np.uint8)
@@ -47,6 +47,15 @@ def test_a_tile_is_decoded_once_for_neighbouring_windows(tmp_path: Path, reads: 
     with open_source(tmp_path / "a.tif") as source:
         source.read(Window(0, 0, 10, 10))
         source.read(Window(10, 10, 10, 10))
+    assert len(reads) == 1
+
+
+def test_no_tile_is_kept_once_all_are_copied(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, tile=(32, 32), compression="zlib", photometric="rgb")
+    with open_source(tmp_path / "a.tif") as source:
+        ingest(source, tmp_path / "a.zarr").close()
+        reads.clear()
+        source.read(Window(0, 0, 10, 10))
     assert len(reads) == 1
 
 
