@@ -16,9 +16,9 @@ from smartsplat_large.source.base import band_windows
 PHOTOGRAPH = Path(__file__).parents[1] / "tests" / "data" / "flower.png"
 
 
-def write_mosaic(path: Path, size: Size) -> None:
+def write_mosaic(path: Path, size: Size, *, overwrite: bool = False) -> None:
     """Write one of ``size`` in the format that the ending of ``path`` names, band by band."""
-    write_image(path, size, 3, np.uint8, _bands(size, band_height(path)))
+    write_image(path, size, 3, np.uint8, _bands(size, band_height(path)), overwrite=overwrite)
 
 
 def _bands(size: Size, height: int) -> Iterator[Pixels]:

@@ -217,6 +217,12 @@ def test_kills_end_in_the_same_file(tmp_path: Path) -> None:
     ]
 
 
+def test_reading_says_what_windows_cost(tmp_path: Path) -> None:
+    _, rows = measured(tmp_path, "reading", "--side", "1100")
+    assert [(row["codec"], row["by"]) for row in rows] == [(c, b) for c in ("zstd", "lz4") for b in ("zarr", "zarrs")]
+    assert all(0 < row["planes_ms"] < 1000 for row in rows)
+
+
 def test_saving_says_what_a_state_takes(tmp_path: Path) -> None:
     _, rows = measured(tmp_path, "saving", "--gaussians", "5000", "--folder", tmp_path)
     assert 5000 * 144 < rows[0]["bytes"] < 5000 * 144 + 20_000
