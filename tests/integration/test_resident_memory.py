@@ -35,7 +35,7 @@ from smartsplat_large.streaming.population import most_gaussians
 from smartsplat_large.streaming.stretch import held_bytes
 
 INTERVAL_S = 0.02
-SLACK = 8 * MiB
+SLACK = 4 * MiB
 RETURNING = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(MiB), "MALLOC_TRIM_THRESHOLD_": str(MiB)}
 """glibc gives back at once what is freed; otherwise it keeps some shards, and their room hides what comes later."""
 WORKERS = 2
