@@ -46,6 +46,7 @@ from smartsplat_large.streaming.device import allow_on_device, require_device
 from smartsplat_large.streaming.evaluate import score_file
 from smartsplat_large.streaming.fingerprint import fingerprint
 from smartsplat_large.streaming.fit import fit_gaussians
+from smartsplat_large.streaming.population import most_gaussians
 from smartsplat_large.streaming.quality import QualityTask, encode_to_psnr
 from smartsplat_large.streaming.view import View
 from smartsplat_large.streaming.workers import Workers, default_count, open_workers
@@ -131,7 +132,7 @@ def fit(
         checkpoint = Checkpoint(state, identity, progress)
         checkpoint.open(target, resume=bool(resume))
         levels = 1 if checkpoint.delivered else allowed.levels
-        checkpoint.announce(allowed.count, meta.channels)
+        checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else allowed.spare_bytes
         limit_bytes = allowed.limit_bytes if config.psnr is None else None

@@ -132,9 +132,12 @@ class Checkpoint:
         return resumed
 
     def announce(self, count: int, channels: int) -> None:
-        """Say how much room two commits will take, where that is much or more than there is: a fit goes on without."""
-        columns, moments = 28 + 4 * channels, 2 * 4 * (5 + channels)
-        most = len(SLOTS) * count * (columns + 16 + 4 * (3 + channels) + moments)
+        """Say how much room two commits of at most ``count`` Gaussians will take, where that is much, or more than there is.
+
+        A fit goes on without.
+        """
+        best, moments, owner = 28 + 4 * channels, 2 * 4 * (5 + channels), 4
+        most = len(SLOTS) * count * (best + 16 + 4 * (3 + channels) + moments + owner)
         doubt = "" if self.store is None else self.store.doubt_of_room(most)
         if self.store is not None and (doubt or most > _WORTH_SAYING):
             self._progress.note(f"{self.store}: the state of the fit will take up to {format_bytes(most)} there{doubt}")

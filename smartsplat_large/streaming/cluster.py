@@ -1,7 +1,8 @@
 """dask clusters: a local one with its dashboard, or one somewhere else, and what a task does that arrives there.
 
 A task that is sent elsewhere holds all that it needs, pixels apart: a function, what all tasks share, and its items. So it can
-be run again, by any worker, when the one that had it is lost. Nothing lies on a worker that another task would miss.
+be run again, by any worker, when the one that had it is lost. Only the tasks of :mod:`.stretch` leave something on a worker
+that the next one needs there, and say so if it is gone.
 """
 
 from __future__ import annotations

@@ -262,10 +262,10 @@ def test_hasty_rates_are_halved_and_what_is_lost_is_taken_back() -> None:
 def test_auto_is_blocked_where_a_level_is_large() -> None:
     config = PRESETS["balanced"]
     assert not any(phase.blocked for phase in phases(Size(2000, 2000), 50_000, config))
-    large = phases(Size(40_000, 30_000), 5_000_000, config)
+    large = phases(Size(60_000, 40_000), 5_000_000, config)
     assert large[-1].blocked
     assert all(phase.blocked for phase in phases(Size(100, 90), 500, config.replace(mode="blocked")) if not phase.level)
-    assert not any(phase.blocked for phase in phases(Size(40_000, 30_000), 5_000_000, config.replace(mode="exact")))
+    assert not any(phase.blocked for phase in phases(Size(60_000, 40_000), 5_000_000, config.replace(mode="exact")))
 
 
 def test_a_blocked_plan_counts_its_wider_windows() -> None:
