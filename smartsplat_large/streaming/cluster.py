@@ -57,11 +57,17 @@ class Cluster:
     """What each of these may keep between tasks."""
     token: str = ""
     """No other client has it."""
+    counted: bool = False
+    """Whether tasks ask for memory as a resource."""
 
     def slots_now(self) -> list[str]:
-        """The address of the worker of each slot, of those workers that are there."""
+        """The address of the worker of each slot, of those workers that are there and take tasks."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        return [name for name, worker in workers.items() for _ in range(worker["nthreads"])]
+        return [name for name, worker in workers.items() if self._is_fit(worker) for _ in range(worker["nthreads"])]
+
+    def _is_fit(self, worker: Mapping[str, Any]) -> bool:
+        """Whether the tasks that are meant for a worker go there: not to one that pauses, or has not what they ask for."""
+        return worker["status"] == "running" and (not self.counted or MEMORY in worker["resources"])
 
     def sender(
         self, function: Callable[[Any, Any], Any], shared: Any, workers: Sequence[str] = ()
@@ -190,7 +196,7 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
         resources = {"resources": {MEMORY: task_bytes}} if counted else {}
         with dask.annotate(priority=_PRIORITY, retries=_RETRIES, **resources):
             try:
-                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token)
+                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token, counted)
             finally:
                 # Of workers that are gone, nothing is left to give up.
                 with contextlib.suppress(Exception):

@@ -35,7 +35,7 @@ from smartsplat_large.streaming.state import (
     fitted_snapshot,
     start_snapshot,
 )
-from smartsplat_large.streaming.stretch import HoldingLost, Stretch, held_bytes
+from smartsplat_large.streaming.stretch import HoldingLost, NoRoom, Stretch, held_bytes
 from smartsplat_large.streaming.sweep import Sweep, prepare_sweep, sweep_gradients, sweep_loss, sweep_task
 from smartsplat_large.streaming.sweep_cuda import sweep_on_gpu
 from smartsplat_large.streaming.targets import Targets
@@ -193,7 +193,7 @@ class _Descent:
             self.checkpoint.commit_if_due()
 
     def _stretch(self, end: int, level: int) -> bool:
-        """Steps of workers elsewhere, up to the next move of budget; False if none were taken.
+        """Steps of workers elsewhere, up to the next move of budget; whether any were taken.
 
         Until they are all taken, nothing changes here.
         """
@@ -201,7 +201,7 @@ class _Descent:
         crew = self.workers.crew(self._held_bytes)
         if crew is None or not max(2, len(crew)) <= len(task.grid) or isinstance(self.renderer, CudaRenderer):
             return False
-        best, taken = replace(self.best), self.place.taken
+        begun, best, taken = self.place.taken, replace(self.best), self.place.taken
         try:
             stretch = Stretch(task, self.state, best, self.plan.size, crew, self.workers)
             while taken < end and (swept := stretch.sweep()) is not None:
@@ -218,11 +218,11 @@ class _Descent:
                 if relocated_share(taken, self.config) or self.checkpoint.is_due:
                     break
             state, best.gaussians = stretch.end()
-        except HoldingLost:
+        except (HoldingLost, NoRoom):
             return False
         with uninterrupted():
             self.state, self.best, self.place.taken = state, best, taken
-        return True
+        return taken > begun
 
     def _run_rounds(self, begin: int, end: int, level: int) -> None:
         """What is left of the rounds of a blocked phase."""

@@ -109,6 +109,9 @@ class GivenBack:
 
 Reply = Swept | Escaped | GivenBack | None
 
+_BROKEN = -2
+"""Stands for the last order where a step failed, maybe half-way: there is no order to go on with."""
+
 
 @dataclass(slots=True)
 class Holding:
@@ -137,9 +140,10 @@ class Holding:
                 return reply
             if order.number != number + 1:
                 return None
-            if self.moved < order.number:  # an order that failed half-way is given again
+            if self.moved < order.number:  # a sweep that failed is made again
+                self.replied = _BROKEN, None
                 self._move(order)
-                self.moved = order.number
+                self.moved, self.replied = order.number, (number, reply)
             reply = self._give_back() if order.last else self._sweep()
             self.replied = (order.number, reply)
             return reply

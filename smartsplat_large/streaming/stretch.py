@@ -45,10 +45,16 @@ _HELD_BYTES_PER_COLUMN = 80
 """Raw value and two moments (12), best state and this one (8), records and moments (14), and once more as much as arrives."""
 _HELD_TWICE = 1.25
 """Rows that all slots hold together, of one."""
+_ASKED = 2
+"""Times. Of a busy worker, an idle one may take an order over, and does not hold what it is about; the first still does."""
 
 
 class HoldingLost(Exception):
     """A worker is gone, and with it what it held. The stretch may be begun anew."""
+
+
+class NoRoom(Exception):
+    """A slot would have to hold more than its worker has room for: most Gaussians may be in few blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +65,25 @@ class Elsewhere:
 
 
 def held_bytes(count: int, channels: int, slots: int) -> int:
-    """What a slot of so many holds of ``count`` Gaussians, at its peak."""
-    return math.ceil(count * _HELD_TWICE / slots) * (5 + channels) * _HELD_BYTES_PER_COLUMN
+    """What a slot of so many holds of ``count`` Gaussians that lie evenly, at its peak."""
+    return _bytes_of_rows(math.ceil(count * _HELD_TWICE / slots), channels)
+
+
+def _bytes_of_rows(count: int, channels: int) -> int:
+    return count * (5 + channels) * _HELD_BYTES_PER_COLUMN
 
 
 class Stretch:
     """Steps from ``state``, which does not change, on all slots of ``crew``.
 
     :meth:`sweep` and one of :meth:`step` and :meth:`go_back` take turns; :meth:`end` may come at any time.
+
+    Raises
+    ------
+    NoRoom
+        From the start: a slot's share is too large.
+    HoldingLost
+        From :meth:`sweep` and :meth:`end`.
     """
 
     def __init__(self, task: SweepTask, state: AdamState, best: Best, size: Size, crew: Crew, workers: Workers) -> None:
@@ -75,6 +92,8 @@ class Stretch:
         self._crew, self._workers = crew, workers
         blocks = part_blocks(task.grid, len(crew))
         self._rows = rows_of_parts(task, state.gaussians(), blocks, workers.spread)
+        if crew.most_each * _bytes_of_rows(max(map(len, self._rows)), task.channels) > crew.room_bytes:
+            raise NoRoom
         held = np.bincount(np.concatenate(self._rows), minlength=len(state))
         self._shared = np.flatnonzero(held > 1)
         self._places = [np.searchsorted(self._shared, rows[held[rows] > 1]) for rows in self._rows]
@@ -145,11 +164,14 @@ class Stretch:
         return state, best
 
     def _ask(self) -> list[Reply]:
-        orders, self._orders = self._orders, []
-        replies: list[Reply] = self._crew.ask(take_step, self._task, orders)
-        if any(reply is None for reply in replies):
-            raise HoldingLost
-        return replies
+        missing, self._orders = {order.part: order for order in self._orders}, []
+        replies: dict[int, Reply] = {}
+        for _ in range(_ASKED):
+            replies |= zip(missing, self._crew.ask(take_step, self._task, missing), strict=True)
+            missing = {part: order for part, order in missing.items() if replies[part] is None}
+            if not missing:
+                return list(replies.values())
+        raise HoldingLost
 
 
 def part_blocks(grid: BlockGrid, count: int) -> list[range]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +65,18 @@ class Crew:
         """Slots of a worker, at most."""
         return max(map(self.slots.count, self.slots))
 
-    def ask(self, function: Callable[[T, Item], R], shared: T, items: Sequence[Item]) -> list[R]:
-        """``function(shared, item)`` of one item a slot, each done there; elsewhere, where that worker is gone."""
+    @property
+    def room_bytes(self) -> int:
+        """What a worker may hold for all its slots."""
+        return self.cluster.spare_bytes
+
+    def ask(self, function: Callable[[T, Item], R], shared: T, items: Mapping[int, Item]) -> list[R]:
+        """``function(shared, item)`` of the items of some slots, each done there.
+
+        Elsewhere, where that worker is gone, or has so much to do for other clients that one with nothing to do takes it over.
+        """
         send = self.cluster.sender(function, shared, self.slots)
-        return list(self.cluster.fetch([send(slot, [item]) for slot, item in enumerate(items)]))
+        return list(self.cluster.fetch([send(slot, [item]) for slot, item in items.items()]))
 
 
 class Workers:
@@ -102,7 +110,7 @@ class Workers:
         if self._cluster is None or not self._cluster.remote:
             return None
         crew = Crew(self._cluster, self._cluster.slots_now())
-        has_room = len(crew) and crew.most_each * held_bytes(len(crew)) <= self.kept_elsewhere
+        has_room = len(crew) and crew.most_each * held_bytes(len(crew)) <= crew.room_bytes
         return crew if has_room else None
 
     def map(

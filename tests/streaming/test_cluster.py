@@ -197,6 +197,17 @@ def test_tasks_ask_for_memory_where_workers_have_it_to_give(tmp_path: Path) -> N
         assert set(workers.map(memory_taken, GiB, range(20))) == {1000}
 
 
+def test_a_worker_that_takes_no_tasks_has_no_slots(tmp_path: Path) -> None:
+    with local_cluster(tmp_path) as started, cluster.connected(started.scheduler_address, 0) as fit:
+        assert sorted(fit.slots_now()) == sorted(worker.address for worker in started.workers.values())
+        paused, going = started.workers.values()
+        paused.status = distributed.core.Status.paused
+        deadline = time.monotonic() + 30
+        while fit.slots_now() != [going.address]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
 _ran: list[str] = []
 """Tasks in the order in which workers of this process began them."""
 _first, _second = threading.Event(), threading.Event()

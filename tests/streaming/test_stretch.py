@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,17 +47,19 @@ class FakeCrew:
     replied: list[Any] = field(default_factory=list)
     before: Callable[[Order], None] = lambda order: None
 
+    room_bytes: int = GiB
+
     most_each = 1
 
     def __len__(self) -> int:
         return self.count
 
-    def ask(self, function: Callable[..., Any], shared: Any, orders: Sequence[Order]) -> list[Any]:
+    def ask(self, function: Callable[..., Any], shared: Any, orders: Mapping[int, Order]) -> list[Any]:
         packed, replies = pickle.dumps(shared), []
-        for order in orders:
+        for order in orders.values():
             self.before(order)
             replies.append(function(pickle.loads(packed), pickle.loads(pickle.dumps(order))))
-        self.asked += orders
+        self.asked += orders.values()
         self.replied += replies
         return [pickle.loads(pickle.dumps(reply)) for reply in replies]
 
@@ -129,15 +131,26 @@ def test_what_is_lost_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_order_that_comes_twice_is_obeyed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stammering(FakeCrew):
-        def ask(self, function: Callable[..., Any], shared: Any, orders: Sequence[Order]) -> list[Any]:
-            if not any(order.last for order in orders):
+        def ask(self, function: Callable[..., Any], shared: Any, orders: Mapping[int, Order]) -> list[Any]:
+            if not any(order.last for order in orders.values()):
                 super().ask(function, shared, orders)
             return super().ask(function, shared, orders)
 
     assert_same(fitted(Stammering(2), monkeypatch), fitted(None, monkeypatch))
 
 
-def test_an_order_that_failed_half_way_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+class Retrying(FakeCrew):
+    def ask(self, function: Callable[..., Any], shared: Any, orders: Mapping[int, Order]) -> list[Any]:
+        def again(task: Any, order: Order) -> Any:
+            try:
+                return function(task, order)
+            except (OSError, MemoryError):
+                return function(task, order)
+
+        return super().ask(again, shared, orders)
+
+
+def test_a_sweep_that_failed_half_way_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     real, failures = holding.fit_block, [5, 9]
 
     def fails(task: Any, seen: Any) -> Any:
@@ -146,20 +159,43 @@ def test_an_order_that_failed_half_way_is_given_again(monkeypatch: pytest.Monkey
             raise OSError("out of reach for a moment")
         return real(task, seen)
 
-    class Retrying(FakeCrew):
-        def ask(self, function: Callable[..., Any], shared: Any, orders: Sequence[Order]) -> list[Any]:
-            def again(task: Any, order: Order) -> Any:
-                try:
-                    return function(task, order)
-                except OSError:
-                    return function(task, order)
-
-            return super().ask(again, shared, orders)
-
     monkeypatch.setattr(holding, "fit_block", fails)
+    crew = Retrying(2)
+    there = fitted(crew, monkeypatch)
+    assert max(failures) < 0
+    assert None not in crew.replied
+    assert_same(there, fitted(None, monkeypatch))
+
+
+def test_what_a_step_left_half_done_is_not_gone_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, failures = holding.gradients_of, [5, 9]
+
+    def fails(*arguments: Any) -> Iterator[Any]:
+        yield from real(*arguments)
+        failures[:] = [count - 1 for count in failures]
+        if 0 in failures:
+            raise MemoryError
+
+    monkeypatch.setattr(holding, "gradients_of", fails)
     there = fitted(Retrying(2), monkeypatch)
     assert max(failures) < 0
     assert_same(there, fitted(None, monkeypatch))
+
+
+def test_an_order_that_came_to_another_worker_is_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stolen(FakeCrew):
+        def ask(self, function: Callable[..., Any], shared: Any, orders: Mapping[int, Order]) -> list[Any]:
+            taken = {slot for slot, order in orders.items() if order.share is None and (order.number + slot) % 3 == 1}
+            if len(orders) < self.count:  # the second time
+                taken = set()
+            kept = {slot: order for slot, order in orders.items() if slot not in taken}
+            replies = dict(zip(kept, super().ask(function, shared, kept), strict=True))
+            return [replies.get(slot) for slot in orders]
+
+    usual, stolen = FakeCrew(2), Stolen(2)
+    assert_same(fitted(stolen, monkeypatch), fitted(usual, monkeypatch))
+    shares = [sum(order.share is not None for order in crew.asked) for crew in (stolen, usual)]
+    assert shares[0] == shares[1], "nothing is begun anew"
 
 
 def test_little_travels_between_two_moves_of_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +206,13 @@ def test_little_travels_between_two_moves_of_budget(monkeypatch: pytest.MonkeyPa
     given = [reply for reply in crew.replied if isinstance(reply, GivenBack)]
     mean = lambda things: sum(len(pickle.dumps(thing)) for thing in things) / len(things)  # noqa: E731
     assert mean(steps) + mean(swept) < 0.5 * (mean(first) + mean(given))
+
+
+def test_slots_without_room_for_their_shares_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two slots, whose larger share is more than half.
+    crew = FakeCrew(2, room_bytes=stretch.held_bytes(1500, 3, 2) // 2)
+    assert_same(fitted(crew, monkeypatch), fitted(None, monkeypatch))
+    assert not crew.asked
 
 
 def test_a_fit_that_is_to_be_saved_ends_its_stretch(monkeypatch: pytest.MonkeyPatch) -> None:
