@@ -11,6 +11,7 @@ not hold what it is about, because another one was lost, is answered with None.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -196,22 +197,29 @@ class Holding:
         return GivenBack(self.state.take(self.share.own), None if self.best is None else self.best.take(self.share.own))
 
 
-_held: dict[str, tuple[str, dict[int, Holding]]] = {}
-"""By client: the stretch it is in, and what is held here for it."""
+_ABANDONED_S = 3600.0
+"""A client that has ordered nothing for so long was killed before it could say so, or begins its stretch anew."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What is held here for a client, in the stretch it is in."""
+
+    stretch: str
+    parts: dict[int, Holding] = field(default_factory=dict)
+    used: float = 0.0
+    """When an order came last."""
+
+
+_kept: dict[str, _Kept] = {}
+"""By client."""
 _turn = threading.Lock()
 
 
 def take_step(task: StretchTask, order: Order) -> Reply:
     """The task of a slot."""
     with _turn:
-        name, parts = _held.get(task.client, ("", {}))
-        if order.share is not None and name != task.name:
-            _held[task.client] = task.name, (parts := {})
-        elif name != task.name:
-            return None
-        if order.share is not None:
-            parts[order.part] = Holding(task, order.share, order.share.state)
-        holding = parts.get(order.part)
+        holding = _holding(task, order)
     if holding is None:
         return None
     reply = holding.obey(order)
@@ -220,13 +228,29 @@ def take_step(task: StretchTask, order: Order) -> Reply:
     return reply
 
 
+def _holding(task: StretchTask, order: Order) -> Holding | None:
+    """What an order is about, which may bring it; other stretches of the client, and abandoned ones, end with that."""
+    kept, now = _kept.get(task.client), time.monotonic()
+    if order.share is not None:
+        for client in [client for client, other in _kept.items() if now - other.used > _ABANDONED_S]:
+            del _kept[client]
+        if kept is None or kept.stretch != task.name:
+            kept = _Kept(task.name)
+        _kept[task.client] = kept
+        kept.parts[order.part] = Holding(task, order.share, order.share.state)
+    if kept is None or kept.stretch != task.name:
+        return None
+    kept.used = now
+    return kept.parts.get(order.part)
+
+
 def forget(client: str, part: int | None = None) -> None:
     """Give up what is held for a client, or one part of it."""
     with _turn:
         if part is None:
-            _held.pop(client, None)
-        elif client in _held:
-            _held[client][1].pop(part, None)
+            _kept.pop(client, None)
+        elif client in _kept:
+            _kept[client].parts.pop(part, None)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

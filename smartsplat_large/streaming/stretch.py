@@ -187,11 +187,14 @@ def rows_of_parts(task: SweepTask, gaussians: Gaussians, parts: list[range], spr
     """Which Gaussians each part should hold; the first one has those, too, that show nowhere."""
     projection = task.renderer.project(gaussians, task.pitch, spread)
     members = members_by(spans(projection, task.grid, WIDENED, BEYOND), task.grid)
-    holds = np.zeros((len(parts), len(gaussians)), bool)
-    for part, blocks in enumerate(parts):
-        holds[part, members.ids[members.start[blocks.start] : members.start[blocks.stop]]] = True
-    holds[0] |= ~holds.any(axis=0)
-    return [np.flatnonzero(row) for row in holds]
+    # One part after the other: a table of all would be larger than the state where there are many.
+    is_nowhere, rows = np.ones(len(gaussians), bool), []
+    for blocks in parts:
+        is_here = np.zeros(len(gaussians), bool)
+        is_here[members.ids[members.start[blocks.start] : members.start[blocks.stop]]] = True
+        is_nowhere &= ~is_here
+        rows.append(np.flatnonzero(is_here))
+    return [np.union1d(rows[0], np.flatnonzero(is_nowhere)), *rows[1:]]
 
 
 def _first_holders(rows_of: list[Index], count: int) -> list[Index]:

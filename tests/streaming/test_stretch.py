@@ -208,6 +208,23 @@ def test_little_travels_between_two_moves_of_budget(monkeypatch: pytest.MonkeyPa
     assert mean(steps) + mean(swept) < 0.5 * (mean(first) + mean(given))
 
 
+@pytest.mark.parametrize(("idle_s", "left"), [(10, 1), (7200, 0)])
+def test_what_a_killed_client_left_is_given_up_when_another_comes(
+    idle_s: float, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_killed(order: Order) -> None:
+        if order.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted(FakeCrew(2, "killed", before=is_killed), monkeypatch)
+    assert holding._kept["killed"].parts
+    holding._kept["killed"].used -= idle_s
+    fitted(FakeCrew(2, "next"), monkeypatch)
+    assert ("killed" in holding._kept) == left
+    holding.forget("killed")
+
+
 def test_slots_without_room_for_their_shares_get_none(monkeypatch: pytest.MonkeyPatch) -> None:
     # Two slots, whose larger share is more than half.
     crew = FakeCrew(2, room_bytes=stretch.held_bytes(1500, 3, 2) // 2)
