@@ -43,6 +43,8 @@ from smartsplat_large.streaming.workers import Workers
 
 _MOVING_COSTS = 3.0
 """A move of budget may raise the loss by this factor, until newcomers have settled, and be no divergence."""
+_STEPS_A_SAVE = 4
+"""A save ends a stretch of steps taken elsewhere, whose rows then travel in and out: not after fewer of them."""
 _PIXELS_BETWEEN = 8
 """Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
 
@@ -215,7 +217,8 @@ class _Descent:
                     stretch.step(rate, self._price(sums), is_best=verdict is Verdict.BEST)
                 taken += 1
                 self._advance(taken, sums, level)
-                if relocated_share(taken, self.config) or self.checkpoint.is_due:
+                is_worth_saving = taken - begun >= _STEPS_A_SAVE and self.checkpoint.is_due
+                if relocated_share(taken, self.config) or is_worth_saving:
                     break
             state, best.gaussians = stretch.end()
         except (HoldingLost, NoRoom):
