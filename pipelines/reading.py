@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
@@ -69,12 +70,12 @@ def measured(size: Size, folder: Path) -> Iterator[Row]:
     for codec in get_args(Codec):
         note(codec)
         copy = folder / f"{codec}.zarr"
-        written = spent_ms(lambda copy=copy, codec=codec: written_copy(folder, copy, codec))  # type: ignore[misc]
+        written = spent_ms(partial(written_copy, folder, copy, codec))
         taken = sum(path.stat().st_size for path in copy.rglob("*") if path.is_file()) / 1e6
         for by, reader in (("zarr", by_zarr()), ("zarrs", nullcontext())):
             with reader, open_source(copy) as source:
                 read(source, grid, pixels)  # kernels and files are loaded
-                times = [spent_ms(lambda how=how, source=source: read(source, grid, how)) for how in (pixels, planes)]  # type: ignore[misc]
+                times = [spent_ms(partial(read, source, grid, how)) for how in (pixels, planes)]
             yield Row(codec, by, taken, written / size.megapixels, times[0] / seen, times[1] / seen)
 
 

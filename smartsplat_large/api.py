@@ -27,8 +27,9 @@ from smartsplat_large.paths import (
     state_place,
 )
 from smartsplat_large.picture import Region, SplatImage, output_window, pitch_of, view_of
+from smartsplat_large.places import Place, joined, place_of
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.remote import Place, joined, passing_folder, place_of, put
+from smartsplat_large.remote_output import passing_folder, put
 from smartsplat_large.render.choice import renderer_on
 from smartsplat_large.reports import Evaluation, FitReport, peak_rss_bytes
 from smartsplat_large.sampling import sample

@@ -19,8 +19,8 @@ from smartsplat_large.lattice import Size
 from smartsplat_large.memory import GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, window_in
+from smartsplat_large.places import shown
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.remote import shown
 from smartsplat_large.reports import Comparison, Contest, FitReport, Measured
 from smartsplat_large.source import ArraySource, open_source, read_window
 from smartsplat_large.streaming.budget import gaussian_budget

@@ -21,6 +21,9 @@ It is part of the file format: see docs/decisions/0002-kernel.md.
 """
 
 
+COLUMNS = ("xy", "scale", "rotation", "color")
+
+
 @dataclass(frozen=True, slots=True)
 class Gaussians:
     """N Gaussians of C channels. Columns are never resized in place; new batches are made instead."""

@@ -19,7 +19,8 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.downsampling import downsample
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import unpacked_by_zarrs, zarr_alone
-from smartsplat_large.remote import Place, joined, writing_named
+from smartsplat_large.places import Place, joined
+from smartsplat_large.remote_output import writing_named
 from smartsplat_large.remote_zarr import zarr_store
 
 CHUNK = 256

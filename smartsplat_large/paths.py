@@ -7,7 +7,8 @@ from pathlib import Path
 from smartsplat_large.atomic_output import check_destination
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MissingDependencyError, UsageError
-from smartsplat_large.remote import Place, check_address, joined, place_of, shown
+from smartsplat_large.places import Place, joined, place_of, shown
+from smartsplat_large.remote_output import check_address
 from smartsplat_large.source.piped import STDIN, pipe_name
 from smartsplat_large.streaming.cluster import has_dashboard
 

@@ -1,30 +1,16 @@
-"""Files that lie elsewhere: ``http(s)://`` is read by ranges, every other address read and written through fsspec."""
+"""Files that lie elsewhere, to be read: ``http(s)://`` by ranges, every other address through fsspec."""
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import io
-import tempfile
 import time
 import urllib.error
 import urllib.request
-import uuid
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
-from smartsplat_large.errors import (
-    BadInputError,
-    MissingDependencyError,
-    OutputExistsError,
-    SmartSplatError,
-    UsageError,
-)
-
-Place: TypeAlias = Path | str
-"""A path, or an address."""
+from smartsplat_large.errors import BadInputError, MissingDependencyError, UsageError
+from smartsplat_large.places import is_http, shown
 
 HEAD_BYTES = 1024
 """Fetched with the length of the file, in one request: header and often index are in it."""
@@ -32,39 +18,10 @@ ATTEMPTS = 3
 PAUSE_S = 0.5
 TIMEOUT_S = 30.0
 HINT = "check the address, or download the file"
-_RIGHTS = "check your credentials, and what they allow"
+RIGHTS = "check your credentials, and what they allow"
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
 """What stores call that by which a file that was replaced is known; the surest first."""
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
-
-
-def is_url(path: object) -> bool:
-    """Whether ``path`` names a place outside the file system."""
-    return isinstance(path, str) and "://" in path
-
-
-def place_of(path: str | Path) -> Place:
-    """An address as it is, anything else as a path."""
-    return str(path) if is_url(path) else Path(path)
-
-
-def shown(url: str) -> str:
-    """What messages and files call an address: without what a signed one proves itself by."""
-    if not _is_http(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
-def joined(place: Place, *names: str) -> Any:
-    """The place of that name inside ``place``; of the same type."""
-    if isinstance(place, Path):
-        return place.joinpath(*names)
-    tail = "".join(f"/{name}" for name in names)
-    if not _is_http(place):
-        return place.rstrip("/") + tail
-    parts = urlsplit(place)
-    return urlunsplit(parts._replace(path=parts.path.rstrip("/") + tail))
 
 
 def file_system(url: str) -> tuple[Any, str]:
@@ -104,114 +61,8 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
-def exists(url: str) -> bool:
-    """Whether there is a file or a folder.
-
-    Raises
-    ------
-    UsageError, MissingDependencyError
-        It cannot be found out.
-    """
-    system, name = writable_system(url)
-    with writing_named(url):
-        system.invalidate_cache()
-        return bool(system.exists(name))
-
-
-def check_address(url: str, *, overwrite: bool) -> None:
-    """Do nothing if a file may be written there, as far as can be told without writing.
-
-    Raises
-    ------
-    OutputExistsError
-        Something is there already, and may not be overwritten.
-    UsageError, MissingDependencyError
-        It cannot be found out, or the address takes no files.
-    """
-    if exists(url) and not overwrite:
-        raise OutputExistsError(f"{shown(url)}: exists already", hint="--overwrite replaces it")
-
-
-@contextlib.contextmanager
-def passing_folder(inside: Place | None) -> Iterator[Any]:
-    """A new folder for passing files, by default in the temporary one; it goes with all that is in it when the block ends.
-
-    Raises
-    ------
-    UsageError, MissingDependencyError
-        It cannot be made there.
-    """
-    if isinstance(inside, str):
-        folder = joined(inside, f"smartsplat-{uuid.uuid4().hex[:12]}")
-        try:
-            # Said now, not when the image has been read.
-            put(joined(folder, "begun"), b"")
-            yield folder
-        finally:
-            remove(folder)
-        return
-    try:
-        made = tempfile.TemporaryDirectory(prefix="smartsplat-", dir=inside)
-    except OSError as error:
-        raise UsageError(f"{inside}: {error.strerror}", hint="name a folder that may be written") from error
-    with made as name:
-        yield Path(name)
-
-
-def put(url: str, data: bytes) -> None:
-    """Write a file in one go: a store that keeps objects has the old one or the new one, never half.
-
-    Raises
-    ------
-    UsageError, MissingDependencyError
-        It cannot be written.
-    """
-    system, name = writable_system(url)
-    with writing_named(url):
-        system.pipe_file(name, data)
-
-
-def remove(place: Place) -> None:
-    """Remove a file, or at an address a folder and all that is in it, if it is there; what cannot be removed stays."""
-    if isinstance(place, Path):
-        with contextlib.suppress(OSError):
-            place.unlink()
-        return
-    system, name = writable_system(place)
-    with contextlib.suppress(Exception):
-        system.invalidate_cache()
-        system.rm(name, recursive=True)
-
-
-@contextlib.contextmanager
-def writing_named(place: Place) -> Iterator[None]:
-    """Turns what a store fails with, inside a ``with`` block that writes to an address, into one line that names it.
-
-    Raises
-    ------
-    UsageError
-        It cannot be written.
-    """
-    try:
-        yield
-    except SmartSplatError:
-        raise
-    except Exception as error:  # every plug-in has its own
-        if isinstance(place, Path) or isinstance(error, MemoryError):
-            raise
-        raise UsageError(
-            f"{shown(place)}: cannot be written: {said(error)}", hint=_RIGHTS if _denied(error) else "check the address"
-        ) from error
-
-
-def writable_system(url: str) -> tuple[Any, str]:
-    """As :func:`file_system`, of an address that files may be written to."""
-    if _is_http(url):
-        raise UsageError(f"{shown(url)}: a web server takes no files", hint="s3://, gs://, or a folder")
-    return file_system(url)
-
-
-def _denied(error: Exception) -> bool:
+def is_denied(error: Exception) -> bool:
+    """Whether an error says that the user may not."""
     return isinstance(error, PermissionError) or "credentials" in str(error).lower()
 
 
@@ -230,7 +81,7 @@ class RemoteFile:
         """
         self.url = url
         self.failure, self._open = failure, True
-        self._store: _HttpStore | _FsspecStore = _HttpStore(self) if _is_http(url) else _FsspecStore(self)
+        self._store: _HttpStore | _FsspecStore = _HttpStore(self) if is_http(url) else _FsspecStore(self)
         self._head, self.size_bytes, self.stamp = self._store.head()
 
     def error(self, message: str, hint: str | None = HINT) -> BadInputError:
@@ -381,8 +232,4 @@ class _FsspecStore:
             raise self._failed(f"cannot be fetched at byte {start}", error) from error
 
     def _failed(self, what: str, error: Exception) -> BadInputError:
-        return self._file.error(f"{what}: {said(error)}", _RIGHTS if _denied(error) else HINT)
-
-
-def _is_http(url: str) -> bool:
-    return url.startswith(("http://", "https://"))
+        return self._file.error(f"{what}: {said(error)}", RIGHTS if is_denied(error) else HINT)

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from smartsplat_large.errors import OutputExistsError
-from smartsplat_large.remote import Place, exists, file_system, http_range, joined, remove
+from smartsplat_large.places import Place, joined
+from smartsplat_large.remote import file_system, http_range
+from smartsplat_large.remote_output import exists, remove
 
 MARKERS = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 """Files of which at least one lies in every zarr group or array."""

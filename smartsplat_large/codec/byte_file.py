@@ -8,7 +8,8 @@ from pathlib import Path
 
 from smartsplat_large.codec.readable import Readable
 from smartsplat_large.errors import SplatFileError
-from smartsplat_large.remote import RemoteFile, is_url
+from smartsplat_large.places import is_url
+from smartsplat_large.remote import RemoteFile
 
 
 class ByteFile(Readable):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from smartsplat_large.atomic_output import part_file
-from smartsplat_large.remote import Place, check_address, put
+from smartsplat_large.places import Place
+from smartsplat_large.remote_output import check_address, put
 
 
 def write_atomic(place: Place, parts: Iterable[bytes], *, overwrite: bool = False) -> int:

@@ -21,7 +21,7 @@ from smartsplat_large.codec.payload import CorruptPayloadError, Scope, code_bloc
 from smartsplat_large.codec.quantize import Symbols, amplitude_step, dequantize, index_to_fineness
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
-from smartsplat_large.remote import is_url, place_of
+from smartsplat_large.places import is_url, place_of
 
 CACHED_GAUSSIANS = 400_000
 """Decoded Gaussians kept between windows: some 16 MB."""

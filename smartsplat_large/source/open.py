@@ -9,7 +9,8 @@ from pathlib import Path
 
 from smartsplat_large.atomic_output import is_zarr_folder
 from smartsplat_large.errors import SourceError
-from smartsplat_large.remote import Place, RemoteFile, has_answered, is_url, joined, shown
+from smartsplat_large.places import Place, is_url, joined, shown
+from smartsplat_large.remote import RemoteFile, has_answered
 from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.source.netpbm import netpbm_header

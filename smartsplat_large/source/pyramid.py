@@ -18,8 +18,9 @@ from smartsplat_large.downsampling import downsample, level_count
 from smartsplat_large.lattice import Window
 from smartsplat_large.memory import GiB, format_bytes, require_room
 from smartsplat_large.ome_zarr import Codec, OmeZarrSpec, PyramidWriter
+from smartsplat_large.places import Place, joined
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.remote import Place, joined, writing_named
+from smartsplat_large.remote_output import writing_named
 from smartsplat_large.remote_zarr import new_zarr
 from smartsplat_large.source.array import ArraySource
 from smartsplat_large.source.base import ImageMeta, ImageSource, KeepingSource, bands

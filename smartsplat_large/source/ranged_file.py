@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smartsplat_large.errors import SourceError
-from smartsplat_large.remote import Place, RemoteFile, RemoteReader
+from smartsplat_large.places import Place
+from smartsplat_large.remote import RemoteFile, RemoteReader
 
 _HEADER_BYTES = 64 << 10
 """Fetched at a time of a header or directory."""

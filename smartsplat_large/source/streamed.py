@@ -21,7 +21,7 @@ from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import pyvips
-from smartsplat_large.remote import Place
+from smartsplat_large.places import Place
 from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
 from smartsplat_large.source.piped import PipedSource, PipeStream
 from smartsplat_large.source.ranged_file import opened

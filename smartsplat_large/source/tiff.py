@@ -12,7 +12,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Window
-from smartsplat_large.remote import Place, is_url
+from smartsplat_large.places import Place, is_url
 from smartsplat_large.source.base import (
     Closing,
     ImageMeta,

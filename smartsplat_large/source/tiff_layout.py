@@ -15,7 +15,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.remote import Place
+from smartsplat_large.places import Place
 from smartsplat_large.source.base import require_supported
 from smartsplat_large.source.ranged_file import opened
 

@@ -14,7 +14,7 @@ from smartsplat_large.errors import SmartSplatError, SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.native_threads import unpacked_by_zarrs, zarr_alone
 from smartsplat_large.ome_zarr import EXTRA_KEY
-from smartsplat_large.remote import Place, is_url
+from smartsplat_large.places import Place, is_url
 from smartsplat_large.remote_zarr import zarr_store
 from smartsplat_large.source.base import (
     Closing,

@@ -28,8 +28,8 @@ from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.memory import GiB, MiB, format_bytes
 from smartsplat_large.native_threads import zarr_alone
+from smartsplat_large.places import Place
 from smartsplat_large.progress import Progress
-from smartsplat_large.remote import Place
 from smartsplat_large.streaming.fingerprint import Fingerprint, differences
 from smartsplat_large.streaming.signals import uninterrupted
 from smartsplat_large.streaming.state import Snapshot

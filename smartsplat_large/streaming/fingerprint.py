@@ -13,7 +13,8 @@ from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
 from smartsplat_large.memory import MiB
-from smartsplat_large.remote import Place, RemoteFile, joined
+from smartsplat_large.places import Place, joined
+from smartsplat_large.remote import RemoteFile
 from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.plan import FitPlan

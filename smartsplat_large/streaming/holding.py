@@ -35,11 +35,9 @@ WIDENED, BEYOND = 3.0, 16.0
 
 @dataclass(frozen=True, slots=True)
 class StretchTask:
-    """What all tasks of a stretch of steps share: no Gaussians, no pixels."""
+    """What the tasks of all stretches of a phase share: no Gaussians, no pixels."""
 
     client: str
-    name: str
-    """No other stretch has it."""
     sweep: SweepTask
     size: Size
 
@@ -74,6 +72,8 @@ class Step:
 class Order:
     """What a slot is to do before it sweeps its blocks."""
 
+    stretch: str
+    """No other one has its name."""
     number: int
     part: int
     share: Share | None = None
@@ -234,11 +234,11 @@ def _holding(task: StretchTask, order: Order) -> Holding | None:
     if order.share is not None:
         for client in [client for client, other in _kept.items() if now - other.used > _ABANDONED_S]:
             del _kept[client]
-        if kept is None or kept.stretch != task.name:
-            kept = _Kept(task.name)
+        if kept is None or kept.stretch != order.stretch:
+            kept = _Kept(order.stretch)
         _kept[task.client] = kept
         kept.parts[order.part] = Holding(task, order.share, order.share.state)
-    if kept is None or kept.stretch != task.name:
+    if kept is None or kept.stretch != order.stretch:
         return None
     kept.used = now
     return kept.parts.get(order.part)

@@ -9,8 +9,8 @@ import numpy as np
 
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.lattice import Window
+from smartsplat_large.places import Place, joined
 from smartsplat_large.progress import Progress
-from smartsplat_large.remote import Place, joined
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ImageSource, ingest

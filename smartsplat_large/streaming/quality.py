@@ -17,8 +17,9 @@ from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import MemoryLimitError
 from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.places import Place, joined
 from smartsplat_large.progress import Progress
-from smartsplat_large.remote import Place, joined, remove
+from smartsplat_large.remote_output import remove
 from smartsplat_large.render.base import BlockRenderer
 from smartsplat_large.sampling import sample
 from smartsplat_large.source import ImageSource

@@ -14,12 +14,11 @@ from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.fitting.guard import Checkable, Patience
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
-from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.gaussians import COLUMNS, Gaussians
 
 _EXACT = 1e-12
 """A loss that cannot be bettered: what is below is rounding, and may be below zero."""
 
-_COLUMNS = ("xy", "scale", "rotation", "color")
 _RAW = ("xy", "raw", "mean", "square")
 
 
@@ -106,7 +105,7 @@ class Snapshot:
     @property
     def gaussians(self) -> Gaussians:
         """Those every stage has: the start of the next, or the best so far."""
-        return Gaussians(*(self.arrays[name] for name in _COLUMNS))
+        return Gaussians(*(self.arrays[name] for name in COLUMNS))
 
     @property
     def best(self) -> Best:
@@ -157,7 +156,7 @@ def fitted_snapshot(best: Best) -> Snapshot:
 
 
 def _columns(gaussians: Gaussians) -> dict[str, np.ndarray]:
-    return {name: getattr(gaussians, name) for name in _COLUMNS}
+    return {name: getattr(gaussians, name) for name in COLUMNS}
 
 
 def _told(best: Best) -> dict[str, Any]:

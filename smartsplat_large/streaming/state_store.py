@@ -17,7 +17,9 @@ from typing import Any
 from smartsplat_large.atomic_output import await_on_disk
 from smartsplat_large.errors import SmartSplatError, UsageError
 from smartsplat_large.memory import doubt_of_room
-from smartsplat_large.remote import HINT, Place, joined, put, remove, said, shown, writable_system
+from smartsplat_large.places import Place, joined, shown
+from smartsplat_large.remote import HINT, said
+from smartsplat_large.remote_output import put, remove, writable_system
 from smartsplat_large.remote_zarr import zarr_store
 
 MARKER = "commit.json"

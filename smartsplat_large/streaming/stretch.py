@@ -14,13 +14,14 @@ from itertools import pairwise
 from typing import cast
 
 import numpy as np
+from jaxtyping import Float64
 
 from smartsplat_large.array_types import Index, Moments
-from smartsplat_large.fitting.block import members_by, spans
+from smartsplat_large.fitting.block import Members, members_by, spans
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.rate import RatePrice
-from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.gaussians import COLUMNS, Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.render.base import Spread
 from smartsplat_large.streaming.holding import (
@@ -40,7 +41,6 @@ from smartsplat_large.streaming.state import Best
 from smartsplat_large.streaming.sweep import SweepTask, merge, tell
 from smartsplat_large.streaming.workers import Crew, Workers
 
-_COLUMNS = ("xy", "scale", "rotation", "color")
 _HELD_BYTES_PER_COLUMN = 80
 """Raw value and two moments (12), best state and this one (8), records and moments (14), and once more as much as arrives."""
 _HELD_TWICE = 1.25
@@ -87,11 +87,12 @@ class Stretch:
     """
 
     def __init__(self, task: SweepTask, state: AdamState, best: Best, size: Size, crew: Crew, workers: Workers) -> None:
-        self._task = StretchTask(crew.client, uuid.uuid4().hex, task, size)
+        self._task, self._name = StretchTask(crew.client, task, size), uuid.uuid4().hex
         self._state, self._best, self._is_judged = state, best.gaussians, best.sums is not None
         self._crew, self._workers = crew, workers
-        blocks = part_blocks(task.grid, len(crew))
-        self._rows = rows_of_parts(task, state.gaussians(), blocks, workers.spread)
+        members = foreseen_members(task, state.gaussians(), workers.spread)
+        blocks = part_blocks(weights(task.grid, members), len(crew))
+        self._rows = rows_of_parts(members, len(state), blocks)
         if crew.most_each * _bytes_of_rows(max(map(len, self._rows)), task.channels) > crew.room_bytes:
             raise NoRoom
         held = np.bincount(np.concatenate(self._rows), minlength=len(state))
@@ -100,7 +101,7 @@ class Stretch:
         self._own = _first_holders(self._rows, len(state))
         self._totals: Moments | None = None
         self._number = 0
-        self._orders = [Order(0, part, self._share(part, among)) for part, among in enumerate(blocks)]
+        self._orders = [Order(self._name, 0, part, self._share(part, among)) for part, among in enumerate(blocks)]
 
     def _share(self, part: int, blocks: range) -> Share:
         rows = self._rows[part]
@@ -136,30 +137,30 @@ class Stretch:
         assert totals is not None
         self._number += 1
         self._orders = [
-            Order(self._number, part, step=Step(rate, price, is_best, totals[places]))
+            Order(self._name, self._number, part, step=Step(rate, price, is_best, totals[places]))
             for part, places in enumerate(self._places)
         ]
 
     def go_back(self) -> None:
         """Return to the best state."""
         self._number += 1
-        self._orders = [Order(self._number, part, goes_back=True) for part in range(len(self._rows))]
+        self._orders = [Order(self._name, self._number, part, goes_back=True) for part in range(len(self._rows))]
 
     def end(self) -> tuple[AdamState, Gaussians]:
         """The state, and the best one."""
         if not self._orders:
             self._number += 1
-            self._orders = [Order(self._number, part) for part in range(len(self._rows))]
+            self._orders = [Order(self._name, self._number, part) for part in range(len(self._rows))]
         self._orders = [dataclasses.replace(order, last=True) for order in self._orders]
         given = cast("list[GivenBack]", self._ask())
         state, best = self._state.copy(), self._best
         state.steps = given[0].state.steps
         if given[0].best is not None:
-            best = Gaussians(*(getattr(best, name).copy() for name in _COLUMNS))
+            best = Gaussians(*(getattr(best, name).copy() for name in COLUMNS))
         for rows, own, part in zip(self._rows, self._own, given, strict=True):
             state.put(rows[own], part.state)
             if part.best is not None:
-                for name in _COLUMNS:
+                for name in COLUMNS:
                     getattr(best, name)[rows[own]] = getattr(part.best, name)
         return state, best
 
@@ -174,23 +175,34 @@ class Stretch:
         raise HoldingLost
 
 
-def part_blocks(grid: BlockGrid, count: int) -> list[range]:
-    """Blocks, in their order, in ``count`` parts of about as many pixels, none of them empty."""
-    pixels, edges = np.cumsum([block.core.pixels for block in grid]), [0]
-    for part in range(1, count):
-        cuts = pixels[edges[-1] : len(grid) - count + part]
-        edges.append(edges[-1] + 1 + int(np.abs(cuts - pixels[-1] * part / count).argmin()))
-    return [range(*edge) for edge in pairwise([*edges, len(grid)])]
-
-
-def rows_of_parts(task: SweepTask, gaussians: Gaussians, parts: list[range], spread: Spread) -> list[Index]:
-    """Which Gaussians each part should hold; the first one has those, too, that show nowhere."""
+def foreseen_members(task: SweepTask, gaussians: Gaussians, spread: Spread) -> Members:
+    """The Gaussians that each block may see in some steps to come."""
     projection = task.renderer.project(gaussians, task.pitch, spread)
-    members = members_by(spans(projection, task.grid, WIDENED, BEYOND), task.grid)
+    return members_by(spans(projection, task.grid, WIDENED, BEYOND), task.grid)
+
+
+def weights(grid: BlockGrid, members: Members) -> Float64[np.ndarray, " b"]:
+    """What the blocks of a grid cost beside each other: by their pixels, and by the Gaussians in them."""
+    pixels, seen = np.array([block.core.pixels for block in grid]), np.diff(members.start)
+    found: Float64[np.ndarray, " b"] = pixels / pixels.sum() + seen / max(1, seen.sum())
+    return found
+
+
+def part_blocks(weights: Float64[np.ndarray, " b"], count: int) -> list[range]:
+    """Blocks, in their order, in ``count`` parts of about the same weight, none of them empty."""
+    weight, edges = np.cumsum(weights), [0]
+    for part in range(1, count):
+        cuts = weight[edges[-1] : len(weight) - count + part]
+        edges.append(edges[-1] + 1 + int(np.abs(cuts - weight[-1] * part / count).argmin()))
+    return [range(*edge) for edge in pairwise([*edges, len(weight)])]
+
+
+def rows_of_parts(members: Members, count: int, parts: list[range]) -> list[Index]:
+    """Which of ``count`` Gaussians each part should hold; the first one has those, too, that show nowhere."""
     # One part after the other: a table of all would be larger than the state where there are many.
-    is_nowhere, rows = np.ones(len(gaussians), bool), []
+    is_nowhere, rows = np.ones(count, bool), []
     for blocks in parts:
-        is_here = np.zeros(len(gaussians), bool)
+        is_here = np.zeros(count, bool)
         is_here[members.ids[members.start[blocks.start] : members.start[blocks.stop]]] = True
         is_nowhere &= ~is_here
         rows.append(np.flatnonzero(is_here))

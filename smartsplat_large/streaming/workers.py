@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class Crew:
     @property
     def most_each(self) -> int:
         """Slots of a worker, at most."""
-        return max(map(self.slots.count, self.slots))
+        return max(Counter(self.slots).values())
 
     @property
     def room_bytes(self) -> int:

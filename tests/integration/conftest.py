@@ -107,3 +107,11 @@ def scene() -> Callable[..., np.ndarray]:
         return (np.stack(planes, axis=-1) * np.iinfo(dtype).max).clip(0, np.iinfo(dtype).max).astype(dtype)
 
     return paint
+
+
+@pytest.fixture
+def image(scene: Callable[..., np.ndarray], tmp_path: Path) -> Path:
+    """A picture that a fit takes through two levels."""
+    path = tmp_path / "a.npy"
+    np.save(path, scene(260, 300, 3))
+    return path

@@ -25,14 +25,6 @@ Scene = Callable[..., np.ndarray[Any, Any]]
 
 
 @pytest.fixture
-def image(scene: Scene, tmp_path: Path) -> Path:
-    """A picture that a fit takes through two levels."""
-    path = tmp_path / "a.npy"
-    np.save(path, scene(260, 300, 3))
-    return path
-
-
-@pytest.fixture
 def expected(command: Command, image: Path, tmp_path: Path) -> bytes:
     """The file of a fit that was left alone."""
     assert command("fit", image, "-o", tmp_path / "whole.ssplat", *SETTINGS, "-q").code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,6 @@ from smartsplat_large.source import ImageSource, open_source, working_copy
 from .conftest import Command
 
 SETTINGS = ("--preset", "fast", "--gaussians", 200, "--steps", 20, "--no-dashboard", "-q")
-Scene = Callable[..., np.ndarray[Any, Any]]
-
-
-@pytest.fixture
-def image(scene: Scene, tmp_path: Path) -> Path:
-    path = tmp_path / "a.npy"
-    np.save(path, scene(260, 300, 3))
-    return path
 
 
 @pytest.fixture

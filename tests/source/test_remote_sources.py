@@ -14,6 +14,7 @@ from ranged_server import RangedServer, serving
 from smartsplat_large import remote
 from smartsplat_large.errors import MissingDependencyError, SmartSplatError, SourceError
 from smartsplat_large.lattice import Window
+from smartsplat_large.places import joined, shown
 from smartsplat_large.source import ArraySource, bands, ingest, open_source
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (600, 800, 3), np.uint8)
@@ -127,5 +128,5 @@ def test_a_signature_is_not_told(server: RangedServer, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="404") as caught:
         open_source(f"{server.url}/b.npy?signature=secret")
     assert "secret" not in str(caught.value)
-    assert remote.shown("https://me:secret@example.org/a b?c") == "https://example.org/a b"
-    assert remote.joined("https://example.org/a.zarr/?c=d", "0") == "https://example.org/a.zarr/0?c=d"
+    assert shown("https://me:secret@example.org/a b?c") == "https://example.org/a b"
+    assert joined("https://example.org/a.zarr/?c=d", "0") == "https://example.org/a.zarr/0?c=d"

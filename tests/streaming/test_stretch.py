@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_fits import COLUMNS, waves
 
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.memory import GiB
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
 from smartsplat_large.sampling import sample
-from smartsplat_large.source import ArraySource
 from smartsplat_large.streaming import fit as fit_module
 from smartsplat_large.streaming import holding, stretch
 from smartsplat_large.streaming.fit import fit_gaussians
@@ -27,14 +27,6 @@ from smartsplat_large.streaming.workers import Workers, open_workers
 CONFIG = PRESETS["balanced"].replace(
     ratio=None, gaussians=1500, steps=24, relocate_every=8, relocate_settle=0, solve_iterations=2, coarse_share=0.3
 )
-
-
-def picture(width: int = 300, height: int = 260) -> ArraySource:
-    y, x = np.mgrid[:height, :width]
-    waves = 128 + 60 * np.sin(x / 9) + 50 * np.cos((x + 2 * y) / 15)
-    noise = np.random.default_rng(0).normal(0, 5, (height, width, 3))
-    pixels = np.stack([waves, waves[::-1], 255 - waves], axis=2) + noise
-    return ArraySource(pixels.clip(0, 255).astype(np.uint8), levels=3)
 
 
 @dataclass
@@ -66,7 +58,7 @@ class FakeCrew:
 
 def fitted(crew: FakeCrew | None, monkeypatch: pytest.MonkeyPatch, config: FitConfig = CONFIG) -> Best:
     """A fit here, or by the slots of ``crew``."""
-    source, count = picture(), config.gaussians or 1
+    source, count = waves(300, 260, (150, 120), 3000), config.gaussians or 1
     meta = source.meta
     plan = plan_fit(meta.size, 3, 1, count, config, memory_bytes=GiB, workers=1)
     initial = sample(source.read, meta.size, 3, meta.dtype, count, config.sampling, 0, workers=1)
@@ -77,7 +69,7 @@ def fitted(crew: FakeCrew | None, monkeypatch: pytest.MonkeyPatch, config: FitCo
 
 def assert_same(one: Best, other: Best) -> None:
     assert (one.loss, one.rate, one.lost, one.sums) == (other.loss, other.rate, other.lost, other.sums)
-    for column in ("xy", "scale", "rotation", "color"):
+    for column in COLUMNS:
         np.testing.assert_array_equal(getattr(one.gaussians, column), getattr(other.gaussians, column))
 
 
