@@ -5,18 +5,21 @@ Each mirrors one command of ``smartsplat-large``. Errors are those of :mod:`smar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from smartsplat_large import columns
 from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import UsageError
-from smartsplat_large.memory import Footprint, GiB, program_on, require
+from smartsplat_large.memory import Footprint, GiB, doubt_of_room, format_bytes, program_on, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.paths import (
     check_output_place,
@@ -131,41 +134,58 @@ def fit(
         config, allowed = allow_on_device(meta, config, memory_bytes, threads, elsewhere=elsewhere)
         identity = {} if state is None else fingerprint(place_of(image), source, config, allowed.plan)
         checkpoint = Checkpoint(state, identity, progress)
-        checkpoint.open(target, resume=bool(resume))
-        levels = 1 if checkpoint.delivered else allowed.levels
-        checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
         # Workers elsewhere read a copy on disk; one in memory would travel with every task.
         room = 0 if scheduler else allowed.spare_bytes
         limit_bytes = allowed.limit_bytes if config.psnr is None else None
         record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
-        progress = record or progress
-        with (
-            open_workers(
-                workers,
-                scheduler=scheduler,
-                dashboard=watched,
-                record=record,
-                task_bytes=allowed.task_bytes,
-                performance_report=report,
-                progress=progress,
-            ) as pool,
-            passing_folder(at_work) as folder,
-            checkpoint,
-            loss_named(scheduler),
-            working_copy(source, room, folder, levels=levels, progress=progress, workers=allowed.threads) as copy,
-        ):
-            if not checkpoint.delivered:
-                encoded = _encoded(copy, config, allowed, folder, pool, progress, checkpoint)
-                with checkpoint.delivering(encoded.parts):
-                    write_atomic(target, encoded.parts, overwrite=overwrite)
-            measured = _verified(_reachable(target, folder, pool), copy, meta, pool, progress)
-            if record is not None:
-                record.verified(measured.bytes, measured.psnr)
-            checkpoint.remove()
+        with passing_folder(at_work) as folder, _columns_in(folder, allowed, progress):
+            checkpoint.open(target, resume=bool(resume))
+            levels = 1 if checkpoint.delivered else allowed.levels
+            checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
+            progress = record or progress
+            with (
+                open_workers(
+                    workers,
+                    scheduler=scheduler,
+                    dashboard=watched,
+                    record=record,
+                    task_bytes=allowed.task_bytes,
+                    performance_report=report,
+                    progress=progress,
+                ) as pool,
+                checkpoint,
+                loss_named(scheduler),
+                working_copy(source, room, folder, levels=levels, progress=progress, workers=allowed.threads) as copy,
+            ):
+                if not checkpoint.delivered:
+                    encoded = _encoded(copy, config, allowed, folder, pool, progress, checkpoint)
+                    with checkpoint.delivering(encoded.parts):
+                        write_atomic(target, encoded.parts, overwrite=overwrite)
+                measured = _verified(_reachable(target, folder, pool), copy, meta, pool, progress)
+                if record is not None:
+                    record.verified(measured.bytes, measured.psnr)
+                checkpoint.remove()
     return FitReport(
         **dataclasses.asdict(measured), output=str(target), seconds=time.perf_counter() - began,
         peak_rss_bytes=peak_rss_bytes(), steps=config.steps, preset=config.preset, seed=config.seed,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _columns_in(folder: Place, allowed: Allowance, progress: Progress) -> Iterator[None]:
+    """For the length of a ``with`` block, columns of all Gaussians that memory does not hold are files, in ``folder`` if it
+    is one; said where they are large."""
+    if allowed.column_bytes is None:
+        yield
+        return
+    here = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
+    in_files = allowed.plan.column_bytes - allowed.column_bytes
+    if in_files > 0:
+        doubt = doubt_of_room(here, in_files)
+        if doubt or in_files > GiB:
+            progress.note(f"the Gaussians will take up to {format_bytes(in_files)} in {here}{doubt}")
+    with columns.mapped(here, allowed.column_bytes):
+        yield
 
 
 def _encoded(

@@ -26,19 +26,31 @@ def list_by_cell(spans: Any, columns: int, rows: int) -> Any:
 
     ``spans`` holds first and last column, first and last row of each box, ``(n, 4)`` int32.
     """
-    n = len(spans)
+    start = count_by_cell(spans, columns, rows)
+    ids = np.empty(start[-1], np.int32)
+    fill_by_cell(spans, columns, start, ids)
+    return start, ids
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def count_by_cell(spans: Any, columns: int, rows: int) -> Any:
+    """The ``start`` of :func:`list_by_cell`."""
     start = np.zeros(columns * rows + 1, np.int64)
-    for i in range(n):
+    for i in range(len(spans)):
         for v in range(spans[i, 2], spans[i, 3] + 1):
             for u in range(spans[i, 0], spans[i, 1] + 1):
                 start[v * columns + u + 1] += 1
     for c in range(columns * rows):
         start[c + 1] += start[c]
-    ids = np.empty(start[-1], np.int32)
+    return start
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def fill_by_cell(spans: Any, columns: int, start: Any, ids: Any) -> None:
+    """Write the ``ids`` of :func:`list_by_cell`."""
     position = start[:-1].copy()
-    for i in range(n):
+    for i in range(len(spans)):
         for v in range(spans[i, 2], spans[i, 3] + 1):
             for u in range(spans[i, 0], spans[i, 1] + 1):
                 ids[position[v * columns + u]] = i
                 position[v * columns + u] += 1
-    return start, ids

@@ -5,7 +5,8 @@ at a time (:func:`chunks`). Then :func:`mapped` is all that it takes to fit more
 does not depend on it.
 
 A page of a mapped file counts as memory of this process from its first use on. So a thread looks on, and lets go of all of
-them whenever they are more than was allowed: the system keeps their contents, in memory that nobody else wants or on the disk.
+them whenever they are more than :data:`RESIDENT`: the system keeps their contents, in memory that nobody else wants or on the
+disk. (It takes Linux to know how many there are. Elsewhere that is left to the system, which takes them when it needs memory.)
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ from smartsplat_large.errors import DiskFullError
 
 ROWS = 1 << 16
 """Rows of which temporary arrays are made at a time."""
-_WORTH_MAPPING = 1 << 20
+RESIDENT = 1 << 27
+"""Bytes of mapped files that may be in memory; as much again may be at times."""
+_WORTH_COUNTING = 1 << 20
 """Bytes below which an array is kept in memory in any case."""
-_LOOKS_EVERY_S = 0.01
+_SELDOM_S, _OFTEN_S = 0.01, 0.0005
+"""Between two looks at what is resident, when there is room left and when there is not."""
+_FASTEST = 1 << 34
+"""Bytes a second that may become resident."""
 _STATM = Path("/proc/self/statm")
 
 Shape = int | tuple[int, ...]
@@ -45,14 +51,14 @@ def empty(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
         The disk of the files does not hold it.
     """
     size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
-    if _files is None or size < _WORTH_MAPPING:
+    if _held is None or size < _WORTH_COUNTING:
         return np.empty(shape, dtype)
-    return np.asarray(_files.lease(shape, np.dtype(dtype), size))
+    return np.asarray(_held.lease(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), size))
 
 
 def zeros(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
     """A column of all Gaussians, all of it zero."""
-    if _files is None:
+    if _held is None:
         return np.zeros(shape, dtype)
     column = empty(shape, dtype)
     for rows in chunks(len(column)):
@@ -94,84 +100,91 @@ def chunks(count: int, rows: int = ROWS) -> Iterator[slice]:
 
 
 @contextlib.contextmanager
-def mapped(folder: Path, resident_bytes: int) -> Iterator[None]:
-    """For the length of a ``with`` block, new columns are files in ``folder``, of which about so much is held in memory.
+def mapped(folder: Path, in_memory: int = 0, resident: int = RESIDENT) -> Iterator[None]:
+    """For the length of a ``with`` block, columns of more than ``in_memory`` bytes together lie in files in ``folder``.
 
-    The files have no names: they are gone when nobody refers to their columns, also where this process is killed.
+    Of these, about ``resident`` bytes are in memory. They have no names: they are gone when nobody refers to their columns,
+    also where this process is killed.
     """
-    global _files
-    before, _files = _files, _Files(folder, resident_bytes)
+    global _held
+    before, _held = _held, _Held(folder, in_memory, resident)
     try:
-        with _files:
+        with contextlib.closing(_held):
             yield
     finally:
-        _files = before
+        _held = before
 
 
-class _Files:
-    """The mapped files of a run, and the thread that lets go of their pages. Those given back are used again."""
+class _Held:
+    """The columns of a run, and the thread that lets go of pages. Files that are given back are used again."""
 
-    def __init__(self, folder: Path, resident_bytes: int) -> None:
-        self._folder, self._limit = folder, resident_bytes
-        self._all: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+    def __init__(self, folder: Path, in_memory: int, resident: int) -> None:
+        self._folder, self._left, self._resident = folder, in_memory, resident
+        self._files: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
         self._free: list[mmap.mmap] = []
         self._lock = threading.RLock()  # a lease may end, by garbage collection, wherever memory is asked for
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="smartsplat-columns", daemon=True)
+        self._onlooker: threading.Thread | None = None
 
-    def lease(self, shape: Shape, dtype: np.dtype[Any], size: int) -> _Lease:
-        """Room in a file that was given back, or in a new one."""
+    def lease(self, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> _Lease:
+        """Room in memory, in a file that was given back, or in a new one."""
+        with self._lock:
+            if size <= self._left:
+                self._left -= size
+                room: mmap.mmap | np.ndarray = np.empty(size, np.uint8)
+            else:
+                room = self._file(size)
+        lease = _Lease(room, shape, dtype)
+        weakref.finalize(lease, self._take_back, room).atexit = False
+        return lease
+
+    def _file(self, size: int) -> mmap.mmap:
         unit = max(mmap.PAGESIZE, 1 << (size.bit_length() - 4))
         size = -(-size // unit) * unit
-        with self._lock:
-            fitting = [file for file in self._free if size <= len(file) <= 2 * size]
-            if fitting:
-                file = min(fitting, key=len)
-                self._free.remove(file)
-            else:
-                # The number of Gaussians has changed: those of before will not be wanted again.
-                self._free.clear()
-                file = self._new(size)
-        return _Lease(file, shape, dtype, self._give_back)
-
-    def _new(self, size: int) -> mmap.mmap:
+        fitting = [file for file in self._free if size <= len(file) <= 2 * size]
+        if fitting:
+            file = min(fitting, key=len)
+            self._free.remove(file)
+            return file
+        # The number of Gaussians has changed: those of before will not be wanted again.
+        self._free.clear()
         try:
-            with tempfile.TemporaryFile(dir=self._folder) as file:
-                _reserve(file.fileno(), size)
-                mapping = mmap.mmap(file.fileno(), size)
+            with tempfile.TemporaryFile(dir=self._folder) as opened:
+                _reserve(opened.fileno(), size)
+                file = mmap.mmap(opened.fileno(), size)
         except OSError as error:
             raise DiskFullError(
                 f"{self._folder}: no room for the Gaussians that memory does not hold: {error.strerror or error}",
                 hint="--work FOLDER for another disk, or more --memory",
             ) from error
-        self._all.add(mapping)
-        return mapping
+        self._files.add(file)
+        if self._onlooker is None and _STATM.exists():
+            self._onlooker = threading.Thread(target=self._look_on, name="smartsplat-columns", daemon=True)
+            self._onlooker.start()
+        return file
 
-    def _give_back(self, file: mmap.mmap) -> None:
+    def _take_back(self, room: mmap.mmap | np.ndarray) -> None:
         with self._lock:
-            if not self._ended.is_set():
-                self._free.append(file)
+            if isinstance(room, np.ndarray):
+                self._left += room.nbytes
+            elif not self._ended.is_set():
+                self._free.append(room)
 
     def _look_on(self) -> None:
         # Libraries are mapped files as well.
-        others = _resident_of_files()
-        while not self._ended.wait(_LOOKS_EVERY_S):
-            if _resident_of_files() - others > self._limit:
-                self._let_go()
-                others = _resident_of_files()
+        others, wait = _resident_of_files(), _SELDOM_S
+        while not self._ended.wait(wait):
+            room = self._resident - (_resident_of_files() - others)
+            if room < 0:
+                for file in list(self._files):
+                    file.madvise(mmap.MADV_DONTNEED)
+                others, room = _resident_of_files(), self._resident
+            wait = min(max(room / _FASTEST, _OFTEN_S), _SELDOM_S)
 
-    def _let_go(self) -> None:
-        for mapping in list(self._all):
-            mapping.madvise(mmap.MADV_DONTNEED)
-
-    def __enter__(self) -> None:
-        if _STATM.exists():
-            self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._onlooker is not None:
+            self._onlooker.join()
         with self._lock:
             self._free.clear()
 
@@ -179,17 +192,13 @@ class _Files:
 class _Lease:
     """What numpy makes an array of, and keeps as long as there is a view of it."""
 
-    def __init__(self, file: mmap.mmap, shape: Shape, dtype: np.dtype[Any], give_back: Any) -> None:
-        self._file = file
-        whole = np.frombuffer(file, np.uint8)
-        self.__array_interface__ = {
-            "version": 3, "shape": shape if isinstance(shape, tuple) else (shape,), "typestr": dtype.str,
-            "data": (whole.ctypes.data, False),
-        }  # fmt: skip
-        weakref.finalize(self, give_back, file).atexit = False
+    def __init__(self, room: mmap.mmap | np.ndarray, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._room = room
+        data = (np.frombuffer(room, np.uint8).ctypes.data, False)
+        self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": data}
 
 
-_files: _Files | None = None
+_held: _Held | None = None
 
 
 def _reserve(descriptor: int, size: int) -> None:

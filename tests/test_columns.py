@@ -19,7 +19,7 @@ MiB = 1 << 20
 
 
 def test_a_mapped_column_is_an_array_like_any_other(tmp_path: Path) -> None:
-    with columns.mapped(tmp_path, 8 * MiB):
+    with columns.mapped(tmp_path):
         column = columns.zeros((1 << 20, 3), np.float32)
         column[5] = 1, 2, 3
         part = column[4:6]
@@ -38,7 +38,7 @@ def test_a_mapped_column_is_an_array_like_any_other(tmp_path: Path) -> None:
 
 
 def test_columns_outlive_the_block_and_leave_no_file(tmp_path: Path) -> None:
-    with columns.mapped(tmp_path, 8 * MiB):
+    with columns.mapped(tmp_path):
         column = columns.empty(1 << 20)
         column[:] = 7
         assert not list(tmp_path.iterdir())
@@ -47,13 +47,32 @@ def test_columns_outlive_the_block_and_leave_no_file(tmp_path: Path) -> None:
     assert (column == 8).all()
 
 
+def test_files_begin_where_memory_ends(tmp_path: Path) -> None:
+    def files() -> int:
+        assert columns._held is not None
+        return len(columns._held._files)
+
+    with columns.mapped(tmp_path, in_memory=20 * MiB):
+        first, second = columns.empty(1 << 20), columns.empty(1 << 20)
+        assert files() == 0
+        third = columns.zeros(1 << 20)
+        assert files() == 1
+        first[:], second[:] = 1, 2
+        assert not third.any()
+        del first
+        again = columns.empty(1 << 20)
+        assert files() == 1
+        again[:] = 3
+        assert (second == 2).all()
+
+
 def test_outside_columns_are_in_memory() -> None:
     assert columns.empty((3, 2), np.int32).flags.owndata
     assert not columns.zeros(1 << 20).any()
 
 
 def test_what_is_given_back_is_used_again(tmp_path: Path) -> None:
-    with columns.mapped(tmp_path, 64 * MiB):
+    with columns.mapped(tmp_path):
         places = set()
         for _ in range(5):
             column = columns.empty(1 << 19)
@@ -74,7 +93,7 @@ import resource
 from pathlib import Path
 from smartsplat_large import columns
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-with columns.mapped(Path({str(tmp_path)!r}), {64 * MiB}):
+with columns.mapped(Path({str(tmp_path)!r}), resident={64 * MiB}):
     kept = [columns.zeros(1 << 24) for _ in range(6)]
     for column in kept:
         for rows in columns.chunks(len(column)):
@@ -91,7 +110,7 @@ def test_a_full_disk_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(columns, "_reserve", full)
-    with columns.mapped(tmp_path, 8 * MiB), pytest.raises(DiskFullError, match="No space left on device"):
+    with columns.mapped(tmp_path), pytest.raises(DiskFullError, match="No space left on device"):
         columns.empty(1 << 20)
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Int32
 from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Moments, WholePlanes
-from smartsplat_large.bucketing import cell_span, list_by_cell
+from smartsplat_large.bucketing import cell_span, count_by_cell, fill_by_cell
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting import block_cuda
 from smartsplat_large.fitting.loss import LossSums, block_loss
@@ -40,7 +41,10 @@ def members(projection: Projection, grid: BlockGrid) -> Members:
 
 def members_by(spans: Spans, grid: BlockGrid) -> Members:
     """Members of every block, where it is known which blocks each Gaussian touches."""
-    return Members(*list_by_cell(spans, grid.columns, grid.rows))
+    start = count_by_cell(spans, grid.columns, grid.rows)
+    ids = columns.empty(int(start[-1]), np.int32)
+    fill_by_cell(spans, grid.columns, start, ids)
+    return Members(start, ids)
 
 
 def spans(projection: Projection, grid: BlockGrid, widened: float = 1.0, beyond: float = 0.0) -> Spans:
@@ -49,19 +53,18 @@ def spans(projection: Projection, grid: BlockGrid, widened: float = 1.0, beyond:
     As if it were ``widened`` times as wide, and ``beyond`` pixels more.
     """
     margin = float(grid.halo + 1) + beyond
-    found: Spans = _spans(projection.records, widened, margin, grid.block, grid.columns, grid.rows)
+    found: Spans = columns.empty((len(projection.records), 4), np.int32)
+    _spans(projection.records, widened, margin, grid.block, grid.columns, grid.rows, found)
     return found
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _spans(records: Any, widened: float, margin: float, block: int, columns: int, rows: int) -> Any:
-    spans = np.empty((len(records), 4), np.int32)
+def _spans(records: Any, widened: float, margin: float, block: int, columns: int, rows: int, spans: Any) -> None:
     for i in range(len(records)):
         x, y = records[i, MX] + 0.5, records[i, MY] + 0.5
         rx, ry = widened * records[i, REACH_X] + margin, widened * records[i, REACH_Y] + margin
         spans[i, 0], spans[i, 1] = cell_span(x - rx, x + rx, block, 0, columns)
         spans[i, 2], spans[i, 3] = cell_span(y - ry, y + ry, block, 0, rows)
-    return spans
 
 
 def block_moments(

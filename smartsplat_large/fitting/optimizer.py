@@ -11,9 +11,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.fitting.rate import FREE, RatePrice
+from smartsplat_large.gaussians import COLUMNS as GAUSSIAN_COLUMNS
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
 from smartsplat_large.render.base import Gradients, Spread, at_once
@@ -49,28 +51,41 @@ class AdamState:
     def start(cls, gaussians: Gaussians, size: Size, config: OptimizerConfig) -> Self:
         """Fresh moments around ``gaussians``."""
         n, channels = gaussians.color.shape
-        raw = np.empty((n, 3 + channels), np.float32)
-        if config.parametrisation == "paper":
-            rate_xy = (size.width / 2, size.height / 2)
-            raw[:, :2] = gaussians.scale
-            turns = np.mod(gaussians.rotation / (2 * np.pi) + 0.5, 1).clip(1e-6, 1 - 1e-6)
-            raw[:, 2] = np.log(turns / (1 - turns))
-        else:
-            spacing = 1.0 if config.parametrisation == "own" else math.sqrt(size.pixels / max(n, 1))
-            rate_xy = (spacing, spacing)
-            raw[:, :2] = np.log(gaussians.scale)
-            raw[:, 2] = gaussians.rotation
-        raw[:, 3:] = gaussians.color
-        moments = np.zeros((2, n, 5 + channels), np.float32)
-        return cls(
-            config, gaussians.xy.copy(), raw, moments[0], moments[1], rate_xy, 2.0 * max(size.width, size.height)
-        )
+        paper = config.parametrisation == "paper"
+        raw = columns.empty((n, 3 + channels), np.float32)
+        for rows in columns.chunks(n):
+            some = raw[rows]
+            if paper:
+                some[:, :2] = gaussians.scale[rows]
+                turns = np.mod(gaussians.rotation[rows] / (2 * np.pi) + 0.5, 1).clip(1e-6, 1 - 1e-6)
+                some[:, 2] = np.log(turns / (1 - turns))
+            else:
+                some[:, :2] = np.log(gaussians.scale[rows])
+                some[:, 2] = gaussians.rotation[rows]
+            some[:, 3:] = gaussians.color[rows]
+        spacing = 1.0 if config.parametrisation == "own" else math.sqrt(size.pixels / max(n, 1))
+        rate_xy = (size.width / 2, size.height / 2) if paper else (spacing, spacing)
+        mean, square = (columns.zeros((n, 5 + channels), np.float32) for _ in range(2))
+        return cls(config, columns.copied(gaussians.xy), raw, mean, square, rate_xy, 2.0 * max(size.width, size.height))
 
     def __len__(self) -> int:
         return len(self.xy)
 
+    def all_gaussians(self) -> Gaussians:
+        """The Gaussians that these raw variables stand for, as columns of their own."""
+        n, f32 = len(self), np.float32
+        found = Gaussians(
+            columns.empty((n, 2)), columns.empty((n, 2), f32), columns.empty(n, f32),
+            columns.empty((n, self.raw.shape[1] - 3), f32),
+        )  # fmt: skip
+        for rows in columns.chunks(n):
+            some = self.gaussians(rows)
+            for name in GAUSSIAN_COLUMNS:
+                getattr(found, name)[rows] = getattr(some, name)
+        return found
+
     def gaussians(self, rows: Index | slice = _ALL) -> Gaussians:
-        """The Gaussians these raw variables stand for, or some of them, copied."""
+        """The same of few rows, or of a state that has few."""
         raw = _rows_of(self.raw, rows)
         if self.config.parametrisation == "paper":
             scale = np.maximum(np.abs(raw[:, :2]), np.float32(MIN_SCALE))
@@ -90,14 +105,14 @@ class AdamState:
         for name in COLUMNS:
             column = getattr(self, name)
             if not column.flags.writeable:  # a GPU has the same
-                column = column.copy()
+                column = columns.copied(column)
                 setattr(self, name, column)
             column[rows] = getattr(part, name)
 
     def copy(self) -> AdamState:
         """One that steps do not change along with this."""
-        columns = (self.xy.copy(), self.raw.copy(), self.mean.copy(), self.square.copy())
-        return AdamState(self.config, *columns, self.rate_xy, self.max_scale, self.steps)
+        xy, raw, mean, square = (columns.copied(getattr(self, name)) for name in COLUMNS)
+        return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
 
     def returned_to(self, gaussians: Gaussians, size: Size) -> AdamState:
         """``gaussians`` as a state that stands still, and still knows how large their gradients are.
@@ -105,8 +120,10 @@ class AdamState:
         Without that every variable would move by its full rate at the next step, and the loss would be lost again.
         """
         state = AdamState.start(gaussians, size, self.config)
-        known = np.isfinite(self.square).all(axis=1)
-        state.square[known], state.steps, state.rate_xy = self.square[known], self.steps, self.rate_xy
+        for rows in columns.chunks(len(state)):
+            known = np.isfinite(self.square[rows]).all(axis=1)
+            state.square[rows][known] = self.square[rows][known]
+        state.steps, state.rate_xy = self.steps, self.rate_xy
         return state
 
     def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
@@ -117,9 +134,11 @@ class AdamState:
         for name in COLUMNS:
             column = getattr(self, name)
             if len(index) > shared:
-                setattr(self, name, np.delete(column, index[shared:], axis=0))
+                stays = np.ones(len(column), bool)
+                stays[index[shared:]] = False
+                setattr(self, name, columns.taken(column, np.flatnonzero(stays)))
             elif len(fresh) > shared:
-                setattr(self, name, np.concatenate([column, getattr(fresh, name)[shared:]]))
+                setattr(self, name, columns.joined([column, getattr(fresh, name)[shared:]]))
 
     def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once, price: RatePrice = FREE) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""

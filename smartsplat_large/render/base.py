@@ -33,6 +33,9 @@ class Gradients:
         return Gradients(self.xy[:count], self.scale[:count], self.rotation[:count], self.color[:count])
 
 
+Room = Callable[[tuple[int, ...], Any], np.ndarray]
+"""Room for an array of a shape and a type, as :func:`np.empty` makes it."""
+
 Spread = Callable[[Callable[[slice], None], int], None]
 """Calls a function with slices that part ``range(count)``, perhaps in several threads."""
 
@@ -100,7 +103,11 @@ class BlockRenderer(Renderer, Protocol):
     side: int
     """Pixels on a side of the smallest blocks that keep it busy; 0 where any do."""
 
-    def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection: ...
+    def project(
+        self, gaussians: Gaussians, pitch: float, spread: Spread = at_once, room: Room = np.empty
+    ) -> Projection:
+        """The Gaussians as rasters want them. For all of a fit, ``spread`` and ``room`` are those of its columns."""
+        ...
 
     def render(self, projection: Projection, window: Window, base: Planes | None = None) -> Planes: ...
 

@@ -10,7 +10,7 @@ from smartsplat_large.array_types import Moments, Pixels, Planes
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
 from smartsplat_large.render import cpu_kernels, records
-from smartsplat_large.render.base import Gradients, PointwiseLoss, Projection, Spread, at_once, box_variance
+from smartsplat_large.render.base import Gradients, PointwiseLoss, Projection, Room, Spread, at_once, box_variance
 from smartsplat_large.render.records import TILE_HEIGHT, TILE_WIDTH
 
 
@@ -44,9 +44,11 @@ class CpuRenderer:
         self.gradients(gaussians, projection, moments, pitch, slice(0, len(gaussians)), gradients)
         return gradients
 
-    def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection:
+    def project(
+        self, gaussians: Gaussians, pitch: float, spread: Spread = at_once, room: Room = np.empty
+    ) -> Projection:
         count, channels = gaussians.color.shape
-        out = np.empty((count, records.COLUMNS)), np.empty((count, channels), np.float32)
+        out = room((count, records.COLUMNS), np.float64), room((count, channels), np.float32)
         columns = (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color)
         spread(lambda rows: records.project(*columns, pitch, box_variance(pitch), rows.start, rows.stop, *out), count)
         return Projection(*out)

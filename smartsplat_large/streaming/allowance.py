@@ -12,7 +12,7 @@ from smartsplat_large.sampling.footprint import footprint
 from smartsplat_large.source import ImageMeta, copying_bytes
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.evaluate import scoring_bytes
-from smartsplat_large.streaming.plan import FitPlan, plan_fit
+from smartsplat_large.streaming.plan import FitPlan, in_use, plan_fit
 from smartsplat_large.streaming.quality import most_that_fit
 
 
@@ -25,6 +25,8 @@ class Allowance:
     limit_bytes: int | None
     """Of the file; None: as many as it takes."""
     plan: FitPlan
+    column_bytes: int | None
+    """Memory that the columns of all Gaussians may take; what is more goes to files. None: all of them are there."""
     spare_bytes: int
     """Memory that a copy of the image may take throughout."""
     levels: int
@@ -33,12 +35,12 @@ class Allowance:
     """Of this machine."""
     task_bytes: int
     """What a task takes at its peak, of whatever stage."""
-    planned: Callable[[int], tuple[FitPlan, int]]
-    """Plan and spare memory for another number of Gaussians; refuses one that memory does not hold."""
+    planned: Callable[[int], FitPlan]
+    """The plan for another number of Gaussians; refuses one that memory does not hold."""
 
 
-def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int) -> Allowance:
-    """What the settings and the memory leave to a fit of ``threads`` workers.
+def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, *, elsewhere: bool = False) -> Allowance:
+    """What the settings and the memory leave to a fit of ``threads`` workers; ``elsewhere`` means those of a cluster.
 
     Raises
     ------
@@ -48,14 +50,27 @@ def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int) -
         One of the :func:`footprints` is more than ``memory_bytes``.
     """
     count, limit = gaussian_budget(meta, config)
-    planned = functools.partial(_plan_and_spare, meta, config, memory_bytes, threads)
+    # A GPU holds the Gaussians itself, and a cluster's are sent around.
+    with_files = not elsewhere and config.device != "cuda"
+    planned = functools.partial(_planned, meta, config, memory_bytes, threads, with_files)
     if config.psnr is not None:
         count = most_that_fit(count, planned)
-    plan, spare = planned(count)
+    plan = planned(count)
+    left = memory_bytes - max(each.total for each in footprints(meta, config, plan, threads).values())
+    columns, spare = parted(left, plan.column_bytes) if with_files else (None, left // 2)
     # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
-    coarsest = plan.coarsest if config.psnr is None else planned(1)[0].coarsest
+    coarsest = plan.coarsest if config.psnr is None else planned(1).coarsest
     task = max(plan.task_bytes, *passing(meta, plan, 1))
-    return Allowance(count, limit, plan, spare, coarsest + 1, threads, task, planned)
+    return Allowance(count, limit, plan, columns, spare, coarsest + 1, threads, task, planned)
+
+
+def parted(left: int, columns: int) -> tuple[int, int]:
+    """Of what a plan leaves of memory, the bytes for columns of all Gaussians, and for a copy of the image."""
+    more = columns - in_use(columns)
+    if left < more:
+        return left, 0
+    # Half of the rest: while its coarse levels are made, a copy takes twice its size.
+    return columns, (left - more) // 2
 
 
 def passing(meta: ImageMeta, plan: FitPlan, threads: int) -> tuple[int, int]:
@@ -80,10 +95,10 @@ def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) 
     }
 
 
-def _plan_and_spare(
-    meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, count: int
-) -> tuple[FitPlan, int]:
-    """The plan of a fit, and how many bytes a copy of the image may take in memory throughout.
+def _planned(
+    meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, with_files: bool, count: int
+) -> FitPlan:
+    """The plan of a fit.
 
     Raises
     ------
@@ -91,9 +106,7 @@ def _plan_and_spare(
         One of the :func:`footprints` is more than ``memory_bytes``.
     """
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
-    plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads)
-    needed = footprints(meta, config, plan, threads)
-    for what, each in needed.items():
+    plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads, with_files=with_files)
+    for what, each in footprints(meta, config, plan, threads).items():
         require(each, memory_bytes, what)
-    # Half of what is left: while its coarse levels are made, a copy takes twice its size.
-    return plan, (memory_bytes - max(each.total for each in needed.values())) // 2
+    return plan

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.config import FitConfig
 from smartsplat_large.gaussians import Gaussians
@@ -44,7 +45,8 @@ def above(gaussians: Gaussians, background: tuple[float, ...]) -> Gaussians:
     """``gaussians`` whose colours are those of the picture, as they are when added to a background."""
     if not background:
         return gaussians
-    color = gaussians.color - np.array(background, np.float32)
+    color = columns.copied(gaussians.color)
+    color -= np.array(background, np.float32)
     return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, color)
 
 

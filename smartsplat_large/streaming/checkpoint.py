@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import time
 import zlib
@@ -23,6 +22,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from smartsplat_large import columns
 from smartsplat_large.codec.byte_file import open_bytes
 from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, SplatFileError, UsageError
 from smartsplat_large.gaussians import Gaussians
@@ -274,7 +274,7 @@ def _write(store: StateStore, slot: str, snapshot: Snapshot) -> dict[str, Any]:
     for name, array in snapshot.arrays.items():
         chunks = (min(_CHUNK_ROWS, max(len(array), 1)), *array.shape[1:])
         stored = group.create_array(name, shape=array.shape, chunks=chunks, dtype=array.dtype, compressors=None)
-        for rows in _rows(len(array)):
+        for rows in columns.chunks(len(array), _CHUNK_ROWS):
             with zarr_alone:
                 stored[rows] = array[rows]
         arrays[name] = {"shape": list(array.shape), "dtype": array.dtype.str, "crc32": _crc(array)}
@@ -297,8 +297,7 @@ def _read(store: StateStore, entry: dict[str, Any]) -> Snapshot | None:
         with store.reading():
             group = zarr.open_group(store=store.slot(entry["slot"], read_only=True), mode="r")
             for name, wanted in entry["arrays"].items():
-                with zarr_alone:
-                    array = np.asarray(group[name][:])
+                array = _columns_of(group[name])
                 said = (list(array.shape), array.dtype.str, _crc(array))
                 if said != (wanted["shape"], wanted["dtype"], wanted["crc32"]):
                     return None
@@ -308,6 +307,14 @@ def _read(store: StateStore, entry: dict[str, Any]) -> Snapshot | None:
     except (OSError, LookupError, ValueError, TypeError):
         return None
     return Snapshot(entry["stage"], arrays, entry["values"])
+
+
+def _columns_of(stored: Any) -> np.ndarray:
+    found = columns.empty(stored.shape, stored.dtype)
+    for rows in columns.chunks(len(found), _CHUNK_ROWS):
+        with zarr_alone:
+            found[rows] = stored[rows]
+    return found
 
 
 def is_delivered(place: Place, output: Place) -> bool:
@@ -353,12 +360,8 @@ def _stored(store: StateStore) -> str | None:
     return None
 
 
-def _rows(count: int) -> Iterator[slice]:
-    return (slice(i * _CHUNK_ROWS, (i + 1) * _CHUNK_ROWS) for i in range(math.ceil(count / _CHUNK_ROWS)))
-
-
 def _crc(array: np.ndarray) -> int:
     crc = 0
-    for rows in _rows(len(array)):
+    for rows in columns.chunks(len(array), _CHUNK_ROWS):
         crc = zlib.crc32(np.ascontiguousarray(array[rows]).data, crc)
     return crc

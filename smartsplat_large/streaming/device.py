@@ -37,13 +37,13 @@ def allow_on_device(
     """The settings with a device that is here, and what memory leaves to them there; raises what :func:`.allow` does."""
     chosen = config.replace(device=device_for(meta.size, config, elsewhere=elsewhere))
     try:
-        return chosen, allow(meta, chosen, memory_bytes, threads)
+        return chosen, allow(meta, chosen, memory_bytes, threads, elsewhere=elsewhere)
     except MemoryLimitError:
         if config.device != "auto" or chosen.device == "cpu":
             raise
         # Without the GPU's libraries there is more room.
         chosen = config.replace(device="cpu")
-        return chosen, allow(meta, chosen, memory_bytes, threads)
+        return chosen, allow(meta, chosen, memory_bytes, threads, elsewhere=elsewhere)
 
 
 def device_for(size: Size, config: FitConfig, *, elsewhere: bool = False) -> Device:

@@ -88,7 +88,7 @@ def fit_gaussians(
         checkpoint.hold(lambda: start_snapshot("solved", initial))
         checkpoint.commit_if_due()
         state, place = AdamState.start(initial, plan.size, config.optimizer), Place()
-        best, account = Best(state.gaussians()), Account()
+        best, account = Best(state.all_gaussians()), Account()
     progress.start("fit", config.steps - place.taken, "steps", plan.costs(place.taken))
     descent = _Descent(
         source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, budget_bytes, state, best, place, account
@@ -183,7 +183,7 @@ class _Descent:
             self.place.phase += 1
             if self.place.phase < len(self.plan.phases):
                 # Losses of different levels or terms do not compare, so each phase has a best state of its own.
-                self.best = Best(self.state.gaussians(), rate=self.best.rate, lost=self.best.lost)
+                self.best = Best(self.state.all_gaussians(), rate=self.best.rate, lost=self.best.lost)
         self._tell(lost)
 
     def _run_exact(self, end: int, level: int) -> None:
@@ -284,7 +284,7 @@ class _Descent:
         self.state.steps += round_.steps
         self.place.taken += round_.steps
         self.place.group, self.account.homes = 0, None
-        return self._keep_or_return(self.state.gaussians(), sums)
+        return self._keep_or_return(self.state.all_gaussians(), sums)
 
     def _descend(self, level: int) -> None:
         gaussians, sums, step = self._swept(level)
@@ -342,7 +342,7 @@ class _Descent:
             if len(newcomers) != len(index):
                 # Another number of Gaussians has another loss: no state of before is to be returned to.
                 self.best = Best(
-                    self.state.gaussians(), recent=self.best.recent, rate=self.best.rate, lost=self.best.lost
+                    self.state.all_gaussians(), recent=self.best.recent, rate=self.best.rate, lost=self.best.lost
                 )
             self.best.recent *= _MOVING_COSTS
             self.place.relocated = taken
@@ -356,7 +356,7 @@ class _Descent:
         if price == FREE:  # nothing is left to better
             return 0
         now, start = len(self.state), self.plan.gaussians
-        wanted = affordable_count(self.state.gaussians(), price.step_energy, self.budget_bytes)
+        wanted = affordable_count(self.state.all_gaussians(), price.step_energy, self.budget_bytes)
         most = math.floor(share * now)
         return min(max(min(max(wanted, math.ceil(LEAST * start)), math.floor(MOST * start)) - now, -most), most)
 
@@ -369,7 +369,7 @@ class _Descent:
         return self._sweep(level, max(self.plan.block, self.renderer.side))
 
     def _sweep(self, level: int, block: int) -> Sweep:
-        gaussians, targets = self.state.gaussians(), self._targets(level)
+        gaussians, targets = self.state.all_gaussians(), self._targets(level)
         return prepare_sweep(targets, self.renderer, gaussians, block, level, self.loss, self.workers.spread)
 
     def _targets(self, level: int) -> Targets:

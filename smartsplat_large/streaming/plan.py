@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from smartsplat_large import memory
+from smartsplat_large import columns, memory
 from smartsplat_large.config import Device, FitConfig
 from smartsplat_large.lattice import Size
 from smartsplat_large.progress import Costs
@@ -26,9 +26,11 @@ partials come to one channel's worth each, counted below)."""
 _LOSS_SCRATCH_PLANES = 7
 _PAYLOADS_AHEAD = 5
 """Visits, and results of visits, that wait, for every worker."""
-_GAUSSIAN_BYTES_PER_COLUMN = 64
-"""Raw value and two moments (12), gradient in float64 (8), records and moments of the renderer (20), snapshots of this and
-the best state (10), membership of blocks while it is found (11), and what the allocator keeps between steps."""
+_HELD_BYTES_PER_COLUMN = 52
+"""Raw value and two moments (12), records and moments of the renderer (20), this and the best state (10), membership of
+blocks (3), and columns of before that wait to be used again. These lie in files where memory does not hold them."""
+_WORKING_BYTES_PER_COLUMN = 12
+"""What comes on top while rows are put in order: of costs, of blocks, of symbols. It is in memory."""
 TASK_PIXELS = 1 << 22
 """A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
 _WITH_SSIM = 1.5
@@ -67,6 +69,8 @@ class FitPlan:
     footprint: memory.Footprint
     task_bytes: int
     """What one task takes at its peak, whose blocks may be several."""
+    column_bytes: int
+    """What the columns of all Gaussians take; the footprint has what must be in memory of it."""
 
     @property
     def coarsest(self) -> int:
@@ -83,11 +87,13 @@ class FitPlan:
 
 
 def plan_fit(
-    size: Size, channels: int, itemsize: int, gaussians: int, config: FitConfig, *, memory_bytes: int, workers: int
-) -> FitPlan:
+    size: Size, channels: int, itemsize: int, gaussians: int, config: FitConfig, *, memory_bytes: int, workers: int,
+    with_files: bool = True,
+) -> FitPlan:  # fmt: skip
     """Choose the block side and the levels for a fit of ``gaussians`` Gaussians.
 
-    The block side follows from the image and the memory limit, so that results do not depend on the number of workers.
+    The block side follows from the image and the memory limit, so that results do not depend on the number of workers, nor
+    on where the columns of the Gaussians lie: ``with_files``, in files as far as memory does not hold them.
 
     Raises
     ------
@@ -99,7 +105,8 @@ def plan_fit(
     )
     sides = [b for b in _BLOCK_SIDES if b <= side]
     steps = phases(size, gaussians, config)
-    about = (size, channels, itemsize, most_gaussians(gaussians, config))
+    most = most_gaussians(gaussians, config)
+    about = (size, channels, itemsize, most)
     blocked = any(phase.blocked for phase in steps)
     fits = (
         b
@@ -107,11 +114,12 @@ def plan_fit(
         if project(*about, b, _USUAL_WORKERS, blocked=blocked, device=config.device).total <= memory_bytes
     )
     block = next(fits, sides[-1])
-    footprint = project(*about, block, workers, blocked=blocked, device=config.device)
+    footprint = project(*about, block, workers, blocked=blocked, device=config.device, with_files=with_files)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,
         task_bytes=task_bytes(*about, block, blocked=blocked),
+        column_bytes=column_bytes(most, channels),
     )  # fmt: skip
 
 
@@ -125,15 +133,26 @@ def cap(block: int, spacing: float) -> int:
 
 def project(
     size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False,
-    device: Device = "cpu",
+    device: Device = "cpu", with_files: bool = True,
 ) -> memory.Footprint:  # fmt: skip
-    """Bytes at the peak of a fit."""
+    """Bytes at the peak of a fit: the least, where columns may lie in files."""
     pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
+    held = column_bytes(gaussians, channels)
     return memory.Footprint(
         program=memory.program_on(device),
-        gaussians=gaussians * (5 + channels) * _GAUSSIAN_BYTES_PER_COLUMN,
+        gaussians=gaussians * (5 + channels) * _WORKING_BYTES_PER_COLUMN + (in_use(held) if with_files else held),
         working=(workers + 2) * (pixels + 2 * local),
     )
+
+
+def column_bytes(gaussians: int, channels: int) -> int:
+    """What the columns of all Gaussians take."""
+    return gaussians * (5 + channels) * _HELD_BYTES_PER_COLUMN
+
+
+def in_use(held: int) -> int:
+    """What columns of so many bytes take of memory at least, where they may lie in files."""
+    return min(held, 2 * columns.RESIDENT)
 
 
 def task_bytes(size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, blocked: bool) -> int:

@@ -16,7 +16,7 @@ from smartsplat_large.sampling import sample
 from smartsplat_large.source import ImageSource, ingest
 from smartsplat_large.source.array import ArraySource
 from smartsplat_large.streaming.fit import fit_gaussians
-from smartsplat_large.streaming.plan import FitPlan, phases, project, task_bytes
+from smartsplat_large.streaming.plan import FitPlan, column_bytes, phases, project, task_bytes
 from smartsplat_large.streaming.workers import Workers
 
 EXACT = 150.0
@@ -84,6 +84,7 @@ def probe(
     plan = FitPlan(
         size=meta.size, channels=meta.channels, gaussians=count, block=PROBE_BLOCK, phases=phases(meta.size, count, short),
         footprint=project(*about, PROBE_BLOCK, workers.count), task_bytes=task_bytes(*about, PROBE_BLOCK, blocked=False),
+        column_bytes=column_bytes(count, meta.channels),
     )  # fmt: skip
     initial = sample(
         source.read, meta.size, meta.channels, meta.dtype, count, short.sampling, short.seed,

@@ -64,7 +64,7 @@ class QualityTask:
     source: ImageSource
     renderer: BlockRenderer
     config: FitConfig
-    planned: Callable[[int], tuple[FitPlan, int]]
+    planned: Callable[[int], FitPlan]
     """Refuses a number of Gaussians that memory does not hold."""
     most: int
     """Gaussians that may be tried."""
@@ -77,7 +77,7 @@ class QualityTask:
     def fit(self, count: int) -> Gaussians:
         """As many Gaussians, fitted."""
         meta, config = self.source.meta, self.config
-        plan, _ = self.planned(count)
+        plan = self.planned(count)
         initial = sample(
             self.source.read, meta.size, meta.channels, meta.dtype, count, config.sampling, config.seed,
             workers=self.workers.count, progress=self.progress,

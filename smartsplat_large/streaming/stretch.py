@@ -16,6 +16,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Float64
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Moments
 from smartsplat_large.fitting.block import Members, members_by, spans
 from smartsplat_large.fitting.loss import LossSums
@@ -90,7 +91,7 @@ class Stretch:
         self._task, self._name = StretchTask(crew.client, task, size), uuid.uuid4().hex
         self._state, self._best, self._is_judged = state, best.gaussians, best.sums is not None
         self._crew, self._workers = crew, workers
-        members = foreseen_members(task, state.gaussians(), workers.spread)
+        members = foreseen_members(task, state.all_gaussians(), workers.spread)
         blocks = part_blocks(weights(task.grid, members), len(crew))
         self._rows = rows_of_parts(members, len(state), blocks)
         if crew.most_each * _bytes_of_rows(max(map(len, self._rows)), task.channels) > crew.room_bytes:
@@ -156,7 +157,7 @@ class Stretch:
         state, best = self._state.copy(), self._best
         state.steps = given[0].state.steps
         if given[0].best is not None:
-            best = Gaussians(*(getattr(best, name).copy() for name in COLUMNS))
+            best = Gaussians(*(columns.copied(getattr(best, name)) for name in COLUMNS))
         for rows, own, part in zip(self._rows, self._own, given, strict=True):
             state.put(rows[own], part.state)
             if part.best is not None:
@@ -177,7 +178,7 @@ class Stretch:
 
 def foreseen_members(task: SweepTask, gaussians: Gaussians, spread: Spread) -> Members:
     """The Gaussians that each block may see in some steps to come."""
-    projection = task.renderer.project(gaussians, task.pitch, spread)
+    projection = task.renderer.project(gaussians, task.pitch, spread, columns.empty)
     return members_by(spans(projection, task.grid, WIDENED, BEYOND), task.grid)
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from smartsplat_large.array_types import Index, Moments
+from smartsplat_large import columns
+from smartsplat_large.array_types import Moments
 from smartsplat_large.config import LossConfig
 from smartsplat_large.fitting.block import Members, block_loss_only, block_moments, members
 from smartsplat_large.fitting.loss import LossSums
@@ -78,7 +79,7 @@ def prepare_sweep(
     """Lay the grid on ``level`` and find out which Gaussians touch which block."""
     targets = source if isinstance(source, Targets) else Targets(source, level)
     task = sweep_task(targets, renderer, block, loss, gaussians.channels)
-    projection = renderer.project(gaussians, task.pitch, spread)
+    projection = renderer.project(gaussians, task.pitch, spread, columns.empty)
     return Sweep(task, gaussians, projection, members(projection, task.grid))
 
 
@@ -108,14 +109,15 @@ class SweepGradients:
     """Gradients of the whole image, as moments that every block has handed in; added up row by row when they are used."""
 
     sweep: Sweep
-    parts: list[tuple[Index, Moments]]
+    handed_in: Moments
+    """Of every block, in the order of its members."""
 
     def __call__(self, rows: slice) -> Iterator[tuple[slice, Gradients]]:
         """Gradients of ``rows``, some after the other: so few that a cache still holds them when they are used."""
-        moments = np.zeros((rows.stop - rows.start, self.parts[0][1].shape[1]), np.float32)
-        for ids, part in self.parts:
-            merge(moments, rows.start, ids, part)
-        yield from gradients_of(self.sweep.task, self.sweep.gaussians, self.sweep.projection, moments, rows)
+        sweep, members = self.sweep, self.sweep.members
+        moments = np.zeros((rows.stop - rows.start, self.handed_in.shape[1]), np.float32)
+        merge_all(moments, rows.start, members.start, members.ids, self.handed_in)
+        yield from gradients_of(sweep.task, sweep.gaussians, sweep.projection, moments, rows)
 
 
 def gradients_of(
@@ -133,13 +135,24 @@ def gradients_of(
 
 def sweep_gradients(sweep: Sweep, workers: Workers) -> tuple[LossSums, SweepGradients]:
     """Loss and gradients of the whole image."""
-    sums, parts = LossSums(0.0, 0.0, 0.0, 0), []
+    sums, members = LossSums(0.0, 0.0, 0.0, 0), sweep.members
+    handed_in: Moments | None = None
     of_blocks = workers.map(fit_block, sweep.task, sweep, pixels=sweep.block_pixels)
     for block, (block_sums, moments) in enumerate(of_blocks):
         sums += block_sums
         tell(workers, sweep.task.grid, block, block_sums)
-        parts.append((sweep.members.of(block), moments))
-    return sums, SweepGradients(sweep, parts)
+        if handed_in is None:
+            handed_in = columns.empty((len(members.ids), moments.shape[1]), np.float32)
+        handed_in[members.start[block] : members.start[block + 1]] = moments
+    assert handed_in is not None
+    return sums, SweepGradients(sweep, handed_in)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def merge_all(total: Any, first: int, start: Any, ids: Any, parts: Any) -> None:
+    """:func:`merge`, for all blocks in their order: the ids of block ``b``, and its part, are ``[start[b], start[b + 1])``."""
+    for b in range(len(start) - 1):
+        merge(total, first, ids[start[b] : start[b + 1]], parts[start[b] : start[b + 1]])
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

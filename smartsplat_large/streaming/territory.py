@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index
 from smartsplat_large.bucketing import cell_span
 from smartsplat_large.fitting.optimizer import AdamState
@@ -46,8 +47,8 @@ class Territory:
         cls, state: AdamState, grid: BlockGrid, pitch: float, workers: Workers, homes: Homes | None = None
     ) -> Territory:
         """Find out what every Gaussian covers and, unless it is known, who owns it."""
-        boxes = np.empty((len(state), 4), np.float32)
-        found = np.empty(len(state), np.int32) if homes is None else homes
+        boxes = columns.empty((len(state), 4), np.float32)
+        found = columns.empty(len(state), np.int32) if homes is None else homes
 
         def look(rows: slice) -> None:
             boxes[rows] = covered(state.gaussians(rows), pitch)
@@ -60,7 +61,7 @@ class Territory:
     def group(self, number: int, beyond: int) -> Group:
         """The blocks of one colour that own anything; they see ``beyond`` pixels around their windows."""
         order = np.argsort(self.homes, kind="stable")
-        edges = np.searchsorted(self.homes[order], np.arange(len(self.grid) + 1))
+        edges = np.cumsum(np.bincount(self.homes + 1, minlength=len(self.grid) + 1))
         blocks = [b for b in self.grid.group(number) if edges[b] < edges[b + 1]]
         own = [order[edges[b] : edges[b + 1]] for b in blocks]
         windows = [self._window(b, rows) for b, rows in zip(blocks, own, strict=True)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from smartsplat_large import native_threads
+from smartsplat_large import columns, native_threads
 from smartsplat_large.progress import Progress
 from smartsplat_large.streaming.cluster import Cluster, connected, has_dashboard, local_cluster, reported
 from smartsplat_large.streaming.plan import TASK_PIXELS
@@ -132,8 +132,9 @@ class Workers:
             yield from _elsewhere(cluster, job, _items_a_task(len(items), pixels, cluster.slots))
 
     def spread(self, function: Callable[[slice], Any], count: int) -> None:
-        """Call ``function`` with slices that part ``range(count)``, on this machine's threads."""
-        parts = max(1, min(self.count, count // _SMALLEST_PART))
+        """Call ``function`` with slices that part ``range(count)``, on this machine's threads; none is longer than a chunk."""
+        at_once = max(1, min(self.count, count // _SMALLEST_PART))
+        parts = at_once * -(-count // (at_once * columns.ROWS)) or 1
         edges = [count * part // parts for part in range(parts + 1)]
         list(self._threads.map(function, map(slice, edges[:-1], edges[1:])))
 

@@ -9,6 +9,8 @@ import dask
 import numpy as np
 import pytest
 
+from smartsplat_large import columns
+
 from .conftest import Command, Start
 
 FAST = ("--preset", "fast", "--steps", 3)
@@ -102,3 +104,21 @@ def test_a_cluster_makes_the_same_file(command: Command, start: Start, picture: 
         _, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["exact", "blocked"])
+def test_a_file_does_not_depend_on_where_columns_lie(
+    command: Command, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    config = tmp_path / "mode.toml"
+    config.write_text(f'mode = "{mode}"')
+    fit = ("fit", picture, "--ratio", 40, "--preset", "fast", "--steps", 14, "--config", config, "-o")
+    assert command(*fit, tmp_path / "memory.ssplat").code == 0
+    made, mapped = [], columns.mapped
+    new = columns._Held._file
+    monkeypatch.setattr(columns, "_WORTH_COUNTING", 1)
+    monkeypatch.setattr(columns, "mapped", lambda folder, _: mapped(folder, 0, 1 << 16))
+    monkeypatch.setattr(columns._Held, "_file", lambda held, size: made.append(size) or new(held, size))
+    assert command(*fit, tmp_path / "files.ssplat").code == 0
+    assert len(made) > 100
+    assert (tmp_path / "memory.ssplat").read_bytes() == (tmp_path / "files.ssplat").read_bytes()

@@ -199,11 +199,13 @@ class Mortal(CpuRenderer):
     def __init__(self, last: int = 0) -> None:
         self.last, self.calls = last, 0
 
-    def project(self, gaussians: Gaussians, pitch: float, spread: Spread = at_once) -> Projection:
+    def project(
+        self, gaussians: Gaussians, pitch: float, spread: Spread = at_once, room: Room = np.empty
+    ) -> Projection:
         self.calls += 1
         if self.calls == self.last:
             raise Killed
-        return super().project(gaussians, pitch, spread)
+        return super().project(gaussians, pitch, spread, room)
 
 
 def opened(folder: Path) -> Checkpoint:
