@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from cut_fits import CONFIG, IDENTITY, Failing, Killed, Notes, Signalled, Steps, assert_identical, fit, opened, picture
 
+from smartsplat_large import columns
 from smartsplat_large.errors import ClusterLostError, DiskFullError, Interrupted, SmartSplatError, UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Silent
@@ -69,6 +70,18 @@ def test_the_number_of_gaussians_is_that_of_an_uninterrupted_fit(at: int, tmp_pa
     with pytest.raises(Killed):
         fit(opened(tmp_path / "state"), config, steps=Steps(at), budget_bytes=800)
     assert_identical(fit(opened(tmp_path / "state"), config, workers=3, budget_bytes=800), whole)
+
+
+def test_columns_in_files_are_saved_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(CONFIG.replace(bytes=800), relocate_every=1, relocate_until=0.9)
+    whole = fit(None, config, budget_bytes=800)
+    monkeypatch.setattr(columns, "_WORTH_COUNTING", 1)
+    with columns.mapped(tmp_path):
+        with pytest.raises(Killed):
+            fit(opened(tmp_path / "state"), config, steps=Steps(10), budget_bytes=800)
+        resumed = fit(opened(tmp_path / "state"), config, budget_bytes=800)
+    assert not resumed.gaussians.xy.flags.owndata
+    assert_identical(resumed, whole)
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 13])
