@@ -200,14 +200,14 @@ def part_blocks(weights: Float64[np.ndarray, " b"], count: int) -> list[range]:
 
 def rows_of_parts(members: Members, count: int, parts: list[range]) -> list[Index]:
     """Which of ``count`` Gaussians each part should hold; the first one has those, too, that show nowhere."""
+    is_here, rows = np.ones(count, bool), []
+    is_here[members.ids] = False
     # One part after the other: a table of all would be larger than the state where there are many.
-    is_nowhere, rows = np.ones(count, bool), []
     for blocks in parts:
-        is_here = np.zeros(count, bool)
         is_here[members.ids[members.start[blocks.start] : members.start[blocks.stop]]] = True
-        is_nowhere &= ~is_here
         rows.append(np.flatnonzero(is_here))
-    return [np.union1d(rows[0], np.flatnonzero(is_nowhere)), *rows[1:]]
+        is_here[:] = False
+    return rows
 
 
 def _first_holders(rows_of: list[Index], count: int) -> list[Index]:
