@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from reporting import fixed, guarded, parser, publish, table
 
-from smartsplat_large import gpu
+from smartsplat_large import columns, gpu
 from smartsplat_large.array_types import Xy
 from smartsplat_large.config import NeighborSearch
-from smartsplat_large.sampling.neighbors import nearest
+from smartsplat_large.sampling.neighbors import ROWS, Neighbors
 
 POINTS = (100_000, 1_000_000, 4_000_000)
 NEAREST = 3
@@ -66,7 +66,9 @@ def _row(count: int) -> Row:
 
 def _seconds(points: Xy, backend: NeighborSearch, workers: int) -> tuple[float, np.ndarray]:
     began = time.perf_counter()
-    distances, _ = nearest(points, points, NEAREST, backend=backend, exclude=np.arange(len(points)), workers=workers)
+    others = Neighbors(points, NEAREST, backend=backend, excluding=True, workers=workers)
+    parts = (np.arange(rows.start, rows.stop) for rows in columns.chunks(len(points), ROWS))
+    distances = np.concatenate([others.of(points[itself], itself)[0] for itself in parts])
     return time.perf_counter() - began, distances
 
 

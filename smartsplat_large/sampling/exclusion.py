@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Xy
 from smartsplat_large.config import NeighborSearch
 from smartsplat_large.lattice import Size
-from smartsplat_large.sampling.neighbors import nearest
+from smartsplat_large.sampling.neighbors import ROWS, Neighbors
 from smartsplat_large.sampling.streams import Stream, generator
 
 _ROUNDS = 16
@@ -19,7 +20,14 @@ _LOWEST_RATE = 0.1
 
 def uniform_points(size: Size, count: int, rng: np.random.Generator) -> Xy:
     """``(count, 2)`` positions anywhere in the image, not only at pixel centres."""
-    return rng.random((count, 2)) * (size.width, size.height)
+    points = columns.empty((count, 2))
+    _spread(points, size, rng)
+    return points
+
+
+def _spread(points: Xy, size: Size, rng: np.random.Generator) -> None:
+    rng.random(out=points)
+    points *= (size.width, size.height)
 
 
 def exclusion_points(
@@ -35,15 +43,19 @@ def exclusion_points(
     tuple
         ``(count, 2)`` points, those that keep the distance first, and how many at the end were filled in.
     """
-    kept, missing, rate = [np.zeros((0, 2))], count, 1.0
+    points, found, rate = columns.empty((count, 2)), 0, 1.0
+    neighbors = Neighbors(taken, 1, backend=backend, workers=workers)
     for turn in range(_ROUNDS):
-        if missing == 0:
-            break
-        draws = math.ceil(1.1 * missing / max(rate, _LOWEST_RATE)) + 16
-        points = uniform_points(size, draws, generator(seed, Stream.UNIFORM, turn))
-        distances, _ = nearest(points, taken, 1, backend=backend, workers=workers)
-        free = points[distances[:, 0] > radius]
-        rate = len(free) / draws
-        kept.append(free[:missing])
-        missing -= len(kept[-1])
-    return np.concatenate([*kept, uniform_points(size, missing, generator(seed, Stream.FILL))]), missing
+        before, rng = found, generator(seed, Stream.UNIFORM, turn)
+        draws = math.ceil(1.1 * (count - found) / max(rate, _LOWEST_RATE)) + 16
+        for rows in columns.chunks(draws, ROWS):
+            if found == count:
+                return points, 0
+            drawn = np.empty((rows.stop - rows.start, 2))
+            _spread(drawn, size, rng)
+            free = drawn[neighbors.of(drawn)[0][:, 0] > radius][: count - found]
+            points[found : found + len(free)] = free
+            found += len(free)
+        rate = (found - before) / draws
+    _spread(points[found:], size, generator(seed, Stream.FILL))
+    return points, count - found

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from smartsplat_large.config import SamplingConfig
 from smartsplat_large.lattice import Size
-from smartsplat_large.memory import PROGRAM, Footprint, MiB
+from smartsplat_large.memory import PROGRAM, Footprint
 from smartsplat_large.sampling.color import REACH
+from smartsplat_large.sampling.neighbors import ROWS
 
-_PER_POINT = 120
-"""Positions twice while they are joined, the kd-tree, scales, weights, colours and the order of blocks."""
+_TREE = 24
+"""Of each point: its place in the kd-tree, and the nodes, which are copied while there come to be more of them."""
 
-_SEARCH = 96 * MiB
-"""Candidates and offsets of the queries that are answered at a time."""
+_COLUMNS = 40
+"""Of each point, beside its colour: positions, radii, scales, rotations, and the order of blocks."""
+
+_CANDIDATE = 96
+"""Of each candidate of the queries that are answered at a time: indices, offsets and distances, and the same in order."""
 
 
-def footprint(size: Size, channels: int, itemsize: int, count: int, config: SamplingConfig, workers: int) -> Footprint:
-    """Projected peak of :func:`smartsplat_large.sampling.sample` with that many ``workers``, in bytes."""
+def footprint(
+    size: Size, channels: int, itemsize: int, count: int, config: SamplingConfig, workers: int, *, mapped: bool = False
+) -> Footprint:
+    """Projected peak of :func:`smartsplat_large.sampling.sample` with that many ``workers``, in bytes.
+
+    Where columns are ``mapped``, without what is resident of them.
+    """
     pixel = channels * itemsize
     tile = min(config.tile, size.width) * min(config.tile, size.height)
     # Features: the pixels, twice more while they are read and padded, two maps. Draw: weights, keys and indices.
@@ -24,6 +33,6 @@ def footprint(size: Size, channels: int, itemsize: int, count: int, config: Samp
     color = min(side, size.width + 2 * REACH + 2) * min(side, size.height + 2 * REACH + 2) * 2 * pixel
     return Footprint(
         program=PROGRAM,
-        gaussians=count * (_PER_POINT + 4 * channels),
-        working=workers * max(draw, color) + min(_SEARCH, count * 400),
+        gaussians=count * (_TREE + (0 if mapped else _COLUMNS + 4 * channels)),
+        working=workers * max(draw, color) + min(ROWS, count) * (config.neighbors + 1) * _CANDIDATE,
     )

@@ -10,12 +10,14 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import Float64
 
-from smartsplat_large.array_types import Color, PixelReader, Xy
+from smartsplat_large import columns
+from smartsplat_large.array_types import Color, PixelReader, Scale, Xy
 from smartsplat_large.config import SamplingConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.progress import Progress, Silent
+from smartsplat_large.sampling.by_block import rows_by_block
 from smartsplat_large.sampling.color import color_block
 from smartsplat_large.sampling.exclusion import exclusion_points, uniform_points
 from smartsplat_large.sampling.scale import neighbor_scale
@@ -96,10 +98,9 @@ def sample(
             raise UsageError(f"{name} = {value} is out of range", hint="it takes 1 or more")
     job = _Job(read, size, channels, count, config, seed, workers, Silent() if progress is None else progress)
     xy, radius = _place(job)
-    scale = _random_scales(job) if config.scales == "random" else np.stack([radius, radius], axis=1)
-    color = _random_colors(job) if config.colors == "random" else _median_colors(job, xy, scale.mean(axis=1))
-    scale = (scale * config.overlap).astype(np.float32)
-    return Gaussians(xy, scale, np.zeros(count, np.float32), color)
+    scale, radius = _random_scales(job) if config.scales == "random" else (_both_axes(radius, config.overlap), radius)
+    color = _random_colors(job) if config.colors == "random" else _median_colors(job, xy, radius)
+    return Gaussians(xy, scale, columns.zeros(count, np.float32), color)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,38 +117,46 @@ class _Job:
 
 def _place(job: _Job) -> tuple[Xy, Float64[np.ndarray, " n"]]:
     """Positions and isotropic scales of all points; SmartSplat eqs. 9-17 and 21."""
+    xy, radius = columns.empty((job.count, 2)), columns.empty(job.count)
     base = base_scale(job.size, job.count)
-    drawn, drawn_scale = _draw_by_features(job, base)
-    rest = job.count - len(drawn)
-    spread = _spread(job, rest, drawn, max(base, float(np.median(drawn_scale)) if len(drawn) else 0.0))
-    xy = np.concatenate([drawn, spread])
+    drawn = _draw_by_features(job, base, xy, radius)
+    xy[drawn:] = _spread(job, job.count - drawn, xy[:drawn], max(base, _median(radius[:drawn])))
     if job.config.scales == "random":
-        return xy, np.zeros(0)
-    rows = np.arange(len(drawn), len(xy))
-    job.progress.start("measuring distances", rest, "points")
-    spread_scale = neighbor_scale(
-        xy, rows, job.config.neighbors, base, backend=job.config.neighbor_search, workers=job.workers or -1
+        return xy, radius
+    job.progress.start("measuring distances", job.count - drawn, "points")
+    radius[drawn:] = neighbor_scale(
+        xy, drawn, job.config.neighbors, base, backend=job.config.neighbor_search, workers=job.workers or -1
     )
-    job.progress.advance(rest)
-    return xy, np.concatenate([drawn_scale, spread_scale])
+    job.progress.advance(job.count - drawn)
+    return xy, radius
 
 
-def _draw_by_features(job: _Job, base: float) -> tuple[Xy, Float64[np.ndarray, " n"]]:
-    """The share of the points that features place (fewer where tiles have too few pixels), and their scales."""
+def _median(column: Float64[np.ndarray, " n"]) -> float:
+    return float(np.median(columns.copied(column), overwrite_input=True)) if len(column) else 0.0
+
+
+def _draw_by_features(job: _Job, base: float, xy: Xy, radius: Float64[np.ndarray, " n"]) -> int:
+    """Fill the first rows with the share of the points that features place, and their scales; returns how many.
+
+    Fewer than the settings say where tiles have too few pixels.
+    """
     config = job.config
     # 0.7 has no exact binary form: without the slack, products that are whole may be floored to one less.
     wanted = 0 if config.means == "random" else math.floor(config.variational_share * job.count + 1e-9)
     if wanted == 0:
-        return np.zeros((0, 2)), np.zeros(0)
+        return 0
     tiles = feature_tiles(job.size, config.tile)
     job.progress.start("drawing points", len(tiles), "tiles")
     calls = (
         Call(draw_tile, (job.read, job.size, tile, k, quota, config.gradient_weight, job.seed), weight=1)
         for k, (tile, quota) in enumerate(zip(tiles, tile_quotas(wanted, len(tiles)), strict=True))
     )
-    parts = list(run_calls(calls, job.workers, job.progress))
-    weights = np.concatenate([w for _, w in parts])
-    return np.concatenate([xy for xy, _ in parts]), feature_scale(weights, base)
+    drawn = 0
+    for points, weights in run_calls(calls, job.workers, job.progress):
+        rows = slice(drawn, drawn + len(points))
+        xy[rows], radius[rows] = points, feature_scale(weights, base)
+        drawn = rows.stop
+    return drawn
 
 
 def _spread(job: _Job, count: int, taken: Xy, radius: float) -> Xy:
@@ -162,29 +171,44 @@ def _spread(job: _Job, count: int, taken: Xy, radius: float) -> Xy:
     return points
 
 
-def _random_scales(job: _Job) -> Float64[np.ndarray, "n 2"]:
-    return generator(job.seed, Stream.SCALE).uniform(0.5, 1.5, (job.count, 2))
+def _both_axes(radius: Float64[np.ndarray, " n"], overlap: float) -> Scale:
+    scale = columns.empty((len(radius), 2), np.float32)
+    for rows in columns.chunks(len(radius)):
+        scale[rows] = (radius[rows] * overlap)[:, None]
+    return scale
+
+
+def _random_scales(job: _Job) -> tuple[Scale, Float64[np.ndarray, " n"]]:
+    """Scales, and the mean of both axes without the overlap."""
+    scale, radius = columns.empty((job.count, 2), np.float32), columns.empty(job.count)
+    rng = generator(job.seed, Stream.SCALE)
+    for rows in columns.chunks(job.count):
+        drawn = rng.uniform(0.5, 1.5, (rows.stop - rows.start, 2))
+        scale[rows], radius[rows] = drawn * job.config.overlap, drawn.mean(axis=1)
+    return scale, radius
 
 
 def _random_colors(job: _Job) -> Color:
-    return generator(job.seed, Stream.COLOR).random((job.count, job.channels), dtype=np.float32)
+    color: Color = columns.empty((job.count, job.channels), np.float32)
+    generator(job.seed, Stream.COLOR).random(dtype=np.float32, out=color)
+    return color
 
 
 def _median_colors(job: _Job, xy: Xy, radius: Float64[np.ndarray, " n"]) -> Color:
     """Colours of all points, read block by block; blocks without points are not read."""
     blocks = BlockGrid(job.size, job.config.tile)
-    column, row = (xy // blocks.block).astype(np.int64).T
-    block_of = row * blocks.columns + column
-    order = np.argsort(block_of, kind="stable")
-    used, first = np.unique(block_of[order], return_index=True)
-    groups = np.split(order, first[1:])
+    start, rows_of = rows_by_block(xy, blocks)
+    used = np.flatnonzero(np.diff(start)).tolist()
+    groups = [slice(start[block], start[block + 1]) for block in used]
     job.progress.start("choosing colours", len(used), "tiles")
 
     def calls() -> Iterator[Call]:
-        for block, rows in zip(used.tolist(), groups, strict=True):
+        for block, group in zip(used, groups, strict=True):
+            rows = rows_of[group]
             arguments = (job.read, job.size, blocks[block].core, xy[rows], radius[rows])
             yield Call(color_block, arguments, weight=1 + len(rows) // 2000)
 
-    colors = np.empty((job.count, job.channels), np.float32)
-    colors[order] = np.concatenate(list(run_calls(calls(), job.workers, job.progress)))
+    colors = columns.empty((job.count, job.channels), np.float32)
+    for group, part in zip(groups, run_calls(calls(), job.workers, job.progress), strict=True):
+        colors[rows_of[group]] = part
     return colors

@@ -9,7 +9,7 @@ from scipy.spatial.distance import cdist
 from smartsplat_large.config import NeighborSearch
 from smartsplat_large.errors import MissingDependencyError, UsageError
 from smartsplat_large.sampling import neighbors_keops
-from smartsplat_large.sampling.neighbors import nearest
+from smartsplat_large.sampling.neighbors import Neighbors
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="KeOps needs a C++ compiler"
@@ -42,7 +42,7 @@ def test_distances_are_those_of_brute_force(backend: NeighborSearch, layout: str
     low, high = references.min(axis=0), references.max(axis=0)
     queries = low + (rng.random((400, 2)) * 1.4 - 0.2) * (high - low)
 
-    distances, indices = nearest(queries, references, 3, backend=backend)
+    distances, indices = Neighbors(references, 3, backend=backend).of(queries)
 
     np.testing.assert_allclose(distances, np.sort(cdist(queries, references), axis=1)[:, :3], rtol=1e-6, atol=1e-9)
     at = np.linalg.norm(references[indices] - queries[:, None], axis=2)
@@ -56,7 +56,7 @@ def test_a_query_may_be_kept_from_finding_itself(backend: NeighborSearch, layout
     points = LAYOUTS[layout](np.random.default_rng(4)).astype(np.float64)
     itself = np.arange(len(points))
 
-    distances, indices = nearest(points, points, 3, backend=backend, exclude=itself)
+    distances, indices = Neighbors(points, 3, backend=backend, excluding=True).of(points, itself)
 
     assert not (indices == itself[:, None]).any()
     others = cdist(points, points)
@@ -68,10 +68,10 @@ def test_a_query_may_be_kept_from_finding_itself(backend: NeighborSearch, layout
 def test_fewer_references_than_asked_for(backend: NeighborSearch) -> None:
     references = np.array([[0.0, 0.0], [3.0, 4.0]])
 
-    distances, indices = nearest(np.zeros((1, 2)), references, 4, backend=backend)
+    distances, indices = Neighbors(references, 4, backend=backend).of(np.zeros((1, 2)))
     assert (distances.tolist(), indices.tolist()) == ([[0, 5, np.inf, np.inf]], [[0, 1, -1, -1]])
 
-    distances, indices = nearest(references, references, 2, backend=backend, exclude=np.array([0, 1]))
+    distances, indices = Neighbors(references, 2, backend=backend, excluding=True).of(references, np.array([0, 1]))
     assert (distances.tolist(), indices.tolist()) == ([[5, np.inf], [5, np.inf]], [[1, -1], [0, -1]])
 
 
@@ -79,14 +79,14 @@ def test_fewer_references_than_asked_for(backend: NeighborSearch) -> None:
 def test_nothing_to_search_or_to_find(backend: NeighborSearch) -> None:
     none = np.zeros((0, 2))
 
-    assert nearest(none, np.ones((5, 2)), 3, backend=backend)[0].shape == (0, 3)
-    distances, indices = nearest(np.ones((2, 2)), none, 1, backend=backend)
+    assert Neighbors(np.ones((5, 2)), 3, backend=backend).of(none)[0].shape == (0, 3)
+    distances, indices = Neighbors(none, 1, backend=backend).of(np.ones((2, 2)))
     assert (distances.tolist(), indices.tolist()) == ([[np.inf]] * 2, [[-1]] * 2)
 
 
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(UsageError, match="'faiss'"):
-        nearest(np.ones((1, 2)), np.ones((1, 2)), 1, backend="faiss")  # type: ignore[arg-type]
+        Neighbors(np.ones((1, 2)), 1, backend="faiss")  # type: ignore[arg-type]
 
 
 def test_without_a_compiler_keops_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_without_a_compiler_keops_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("CXX", raising=False)
 
     with pytest.raises(MissingDependencyError, match="no C\\+\\+ compiler") as caught:
-        nearest(np.ones((1, 2)), np.ones((1, 2)), 1, backend="keops")
+        Neighbors(np.ones((1, 2)), 1, backend="keops")
     assert "kdtree" in (caught.value.hint or "")
 
 
