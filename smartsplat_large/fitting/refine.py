@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Color, Index, Planes, Scale, Xy
 from smartsplat_large.fitting.peaks import blurred, maxima
 from smartsplat_large.gaussians import Gaussians
@@ -47,16 +48,15 @@ class Proposals:
 
     @staticmethod
     def concatenate(parts: list[Proposals]) -> Proposals:
-        return Proposals(
-            np.concatenate([p.xy for p in parts]),
-            np.concatenate([p.scale for p in parts]),
-            np.concatenate([p.color for p in parts]),
-            np.concatenate([p.gain for p in parts]),
-        )
+        return Proposals(*(np.concatenate(column) for column in zip(*(p.columns for p in parts), strict=True)))
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        return self.xy, self.scale, self.color, self.gain
 
     def take(self, index: Any) -> Proposals:
         """Those at ``index``."""
-        return Proposals(self.xy[index], self.scale[index], self.color[index], self.gain[index])
+        return Proposals(*(column[index] for column in self.columns))
 
     def best(self, count: int) -> Proposals:
         """The ``count`` with the largest gains, best first; equal gains in their order here."""
@@ -64,6 +64,38 @@ class Proposals:
 
     def gaussians(self) -> Gaussians:
         return Gaussians(self.xy, self.scale, np.zeros(len(self.xy), np.float32), self.color)
+
+
+class BestProposals:
+    """Of the proposals of all blocks, which are added one block after the other, the ``count`` best and some more."""
+
+    def __init__(self, count: int, channels: int) -> None:
+        room, f32 = 2 * count, np.float32
+        self._count, self._held, self._least = count, 0, -np.inf
+        self._room = Proposals(
+            columns.empty((room, 2)), columns.empty((room, 2), f32), columns.empty((room, channels), f32),
+            columns.empty(room, f32),
+        )  # fmt: skip
+
+    def add(self, proposals: Proposals) -> None:
+        """Add those that may still be among the best."""
+        # Of equal gains, those added first are preferred.
+        better = proposals.take(proposals.gain > self._least).best(self._count)
+        if self._held + len(better.gain) > len(self._room.gain):
+            self._drop()
+        start, self._held = self._held, self._held + len(better.gain)
+        for column, added in zip(self._room.columns, better.columns, strict=True):
+            column[start : self._held] = added
+
+    def _drop(self) -> None:
+        best = _ranked(self.all.gain)[: self._count]
+        for column in self._room.columns:
+            column[: self._count] = columns.taken(column, best)
+        self._held, self._least = self._count, float(self._room.gain[self._count - 1])
+
+    @property
+    def all(self) -> Proposals:
+        return self._room.take(slice(self._held))
 
 
 def removal_cost(gaussians: Gaussians, projection: Float64[np.ndarray, "n c"]) -> Float64[np.ndarray, "n"]:
@@ -74,9 +106,11 @@ def removal_cost(gaussians: Gaussians, projection: Float64[np.ndarray, "n c"]) -
     projection
         ``<r, G>`` of each Gaussian and channel, with the residual ``r``: zero where the colours are the best possible.
     """
-    energy = np.square(gaussians.color, dtype=np.float64).sum(1)
-    cost: Float64[np.ndarray, "n"] = energy * np.pi * gaussians.scale.prod(1, dtype=np.float64)
-    cost += 2 * (projection * gaussians.color).sum(1)
+    cost = columns.empty(len(gaussians))
+    for rows in columns.chunks(len(cost)):
+        color, scale = gaussians.color[rows], gaussians.scale[rows]
+        cost[rows] = np.square(color, dtype=np.float64).sum(1) * np.pi * scale.prod(1, dtype=np.float64)
+        cost[rows] += 2 * (projection[rows] * color).sum(1)
     return cost
 
 
@@ -131,9 +165,12 @@ def _peaks(residual: Planes, widths: list[float]) -> Proposals:
 def _ranked(gain: Float32[np.ndarray, "n"]) -> Index:
     """Rows of ``gain``, which is nowhere below 0, from the largest on; equal ones in order."""
     # Such floats are in the order of their bits; keys that are all different need no stable sort, which is much slower.
-    keys = (~gain.view(np.uint32)).astype(np.uint64) << np.uint64(32) | np.arange(len(gain), dtype=np.uint64)
+    keys = (~gain.view(np.uint32)).astype(np.uint64)
+    keys <<= np.uint64(32)
+    keys |= np.arange(len(gain), dtype=np.uint64)
     keys.sort()
-    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    keys &= np.uint64(0xFFFFFFFF)
+    return keys.view(np.int64)
 
 
 def _halved(plane: Planes) -> Planes:
@@ -184,10 +221,29 @@ def exchange(
         Rows to give up, and what to put there.
     """
     best = proposals.best(limit + max(growth, 0))
-    index = np.argsort(cost, kind="stable")[:limit]
+    index = _cheapest(cost, limit)
     pairs = min(len(best.gain), len(index))
     profitable = int(np.count_nonzero(best.gain[:pairs] > PROFIT * cost[index[:pairs]]))
     if growth < 0:
         given_up = max(profitable, min(-growth, len(index)))
         return index[:given_up], best.take(slice(max(given_up + growth, 0)))
     return index[:profitable], best.take(slice(profitable + growth))
+
+
+def _cheapest(cost: Float64[np.ndarray, "n"], count: int) -> Index:
+    """Rows of the ``count`` least costs, from the least on; equal ones in order."""
+    count = min(count, len(cost))
+    if not count:
+        return np.zeros(0, np.int64)
+    partly = columns.copied(cost)
+    partly.partition(count - 1)
+    most = partly[count - 1]
+    parts = [rows.start + np.flatnonzero(cost[rows] < most) for rows in columns.chunks(len(cost))]
+    left = count - sum(map(len, parts))
+    for rows in columns.chunks(len(cost)):
+        equal = rows.start + np.flatnonzero(cost[rows] == most)[:left]
+        parts.append(equal)
+        left -= len(equal)
+    found = np.concatenate(parts)
+    cheapest: Index = found[np.argsort(cost[found], kind="stable")]
+    return cheapest

@@ -7,9 +7,10 @@ import math
 
 import numpy as np
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Planes
 from smartsplat_large.fitting.block import members
-from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
+from smartsplat_large.fitting.refine import BestProposals, Proposals, exchange, propose, reach, removal_cost
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
@@ -30,15 +31,15 @@ def relocations(sweep: Sweep, share: float, growth: int, workers: Workers) -> tu
     """
     spacing = math.sqrt(sweep.task.targets.source.meta.size.pixels / len(sweep.gaussians))
     wide, tried = _widened(sweep, spacing), share + max(growth, 0) / len(sweep.gaussians)
-    projection = np.zeros(sweep.gaussians.color.shape)
-    found = []
+    limit = math.ceil(share * len(sweep.gaussians))
+    projection = columns.zeros(sweep.gaussians.color.shape)
+    found = BestProposals(limit + max(growth, 0), sweep.gaussians.channels)
     of_blocks = workers.map(propose_block, _Task(wide.task, tried, spacing), wide, pixels=wide.block_pixels)
     for block, (proposals, part) in enumerate(of_blocks):
-        found.append(proposals)
+        found.add(proposals)
         projection[wide.members.of(block)] += part
     cost = removal_cost(sweep.gaussians, projection)
-    limit = math.ceil(share * len(sweep.gaussians))
-    index, accepted = exchange(cost, Proposals.concatenate(found), limit, growth)
+    index, accepted = exchange(cost, found.all, limit, growth)
     return index, accepted.gaussians()
 
 

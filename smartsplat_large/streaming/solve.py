@@ -6,12 +6,14 @@ column of kernel values a Gaussian.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float64
 
-from smartsplat_large.array_types import Planes
+from smartsplat_large import columns
+from smartsplat_large.array_types import Color, Planes
 from smartsplat_large.config import LossConfig
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Window
@@ -42,38 +44,72 @@ def solve_colors(
     progress: Progress,
 ) -> Gaussians:
     """``gaussians`` with better colours, after some iterations from the colours they have."""
+    diagonal = _diagonal(gaussians, level)
 
-    def apply(colors: Columns) -> Columns:
-        with_colors = Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
-        sweep = prepare_sweep(source, renderer, with_colors, block, level, _SQUARED, workers.spread)
-        image: Columns = _gather(sweep, workers, correlate_rendering) + _DAMPING * diagonal * colors
-        return image
+    def gather(color: Color, function: Callable[[SweepTask, Seen], Columns], out: Columns) -> None:
+        with_color = dataclasses.replace(gaussians, color=color)
+        sweep = prepare_sweep(source, renderer, with_color, block, level, _SQUARED, workers.spread)
+        _gather(sweep, workers, function, out)
 
-    energy = np.pi * gaussians.scale.prod(1, dtype=np.float64) / 4.0**level
-    diagonal = np.maximum(energy, 0.1)[:, None]
-    base = prepare_sweep(source, renderer, gaussians, block, level, _SQUARED, workers.spread)
-    colors = gaussians.color.astype(np.float64)
-    residual = _gather(base, workers, correlate_target) - apply(colors)
-    direction = residual / diagonal
-    old = (residual * direction).sum(0)
+    def apply(colors: Columns, out: Columns) -> None:
+        gather(_single(colors), correlate_rendering, out)
+        for rows in columns.chunks(len(out)):
+            out[rows] += _DAMPING * diagonal[rows] * colors[rows]
+
+    colors, residual, direction, image = (columns.empty(gaussians.color.shape) for _ in range(4))
+    gather(gaussians.color, correlate_target, residual)
+    for rows in columns.chunks(len(colors)):
+        colors[rows] = gaussians.color[rows]
+    apply(colors, image)
+    for rows in columns.chunks(len(colors)):
+        residual[rows] -= image[rows]
+        direction[rows] = residual[rows] / diagonal[rows]
+    old = _dot(residual, direction)
     for _ in range(iterations):
         progress.advance()
-        image = apply(direction)
-        length = old / np.maximum((direction * image).sum(0), 1e-30)
-        colors += length * direction
-        residual -= length * image
-        weighted = residual / diagonal
-        new = (residual * weighted).sum(0)
-        direction = weighted + new / np.maximum(old, 1e-30) * direction
+        apply(direction, image)
+        length = old / np.maximum(_dot(direction, image), 1e-30)
+        for rows in columns.chunks(len(colors)):
+            colors[rows] += length * direction[rows]
+            residual[rows] -= length * image[rows]
+            # From here on, the image holds the residual over the diagonal.
+            image[rows] = residual[rows] / diagonal[rows]
+        new = _dot(residual, image)
+        for rows in columns.chunks(len(colors)):
+            direction[rows] = image[rows] + new / np.maximum(old, 1e-30) * direction[rows]
         old = new
-    return Gaussians(gaussians.xy, gaussians.scale, gaussians.rotation, colors.astype(np.float32))
+    return dataclasses.replace(gaussians, color=_single(colors))
 
 
-def _gather(sweep: Sweep, workers: Workers, function: Callable[[SweepTask, Seen], Columns]) -> Columns:
-    total = np.zeros(sweep.gaussians.color.shape)
-    for block, part in enumerate(workers.map(function, sweep.task, sweep, pixels=sweep.block_pixels)):
-        total[sweep.members.of(block)] += part
+def _diagonal(gaussians: Gaussians, level: int) -> Float64[np.ndarray, "n 1"]:
+    """The energy of each kernel, the diagonal of ``G^T G``, or a little where it is less."""
+    diagonal = columns.empty((len(gaussians), 1))
+    for rows in columns.chunks(len(gaussians)):
+        energy = np.pi * gaussians.scale[rows].prod(1, dtype=np.float64) / 4.0**level
+        diagonal[rows] = np.maximum(energy, 0.1)[:, None]
+    return diagonal
+
+
+def _single(colors: Columns) -> Color:
+    color = columns.empty(colors.shape, np.float32)
+    for rows in columns.chunks(len(color)):
+        color[rows] = colors[rows]
+    return color
+
+
+def _dot(a: Columns, b: Columns) -> Float64[np.ndarray, " c"]:
+    """Product of each channel."""
+    total = np.zeros(a.shape[1])
+    for rows in columns.chunks(len(a)):
+        total += (a[rows] * b[rows]).sum(0)
     return total
+
+
+def _gather(sweep: Sweep, workers: Workers, function: Callable[[SweepTask, Seen], Columns], out: Columns) -> None:
+    for rows in columns.chunks(len(out)):
+        out[rows] = 0
+    for block, part in enumerate(workers.map(function, sweep.task, sweep, pixels=sweep.block_pixels)):
+        out[sweep.members.of(block)] += part
 
 
 def correlate_target(task: SweepTask, seen: Seen) -> Columns:

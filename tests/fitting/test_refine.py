@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from smartsplat_large.fitting.refine import Proposals, exchange, propose, reach, removal_cost
+from smartsplat_large.fitting.refine import BestProposals, Proposals, exchange, propose, reach, removal_cost
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
 from smartsplat_large.render.cpu import CpuRenderer
@@ -98,3 +98,23 @@ def test_an_exchange_may_grow_or_shrink(growth: int) -> None:
     unprofitable = dataclasses.replace(proposals, gain=0 * proposals.gain)
     index, accepted = exchange(removal_cost(weak, np.zeros((6, 3))), unprofitable, 2, growth)
     assert len(accepted.gain) - len(index) == growth
+
+
+@pytest.mark.parametrize("limit", [0, 1, 70_000, 150_000, 200_000])
+def test_the_cheapest_are_given_up_and_of_equal_ones_the_first(limit: int) -> None:
+    cost = np.random.default_rng(0).integers(-3, 4, 150_000).astype(np.float64)
+    f32, n = np.float32, len(cost)
+    gainful = Proposals(np.zeros((n, 2)), np.ones((n, 2), f32), np.ones((n, 3), f32), np.full(n, 9, f32))
+    index, _ = exchange(cost, gainful, limit)
+    assert index.tolist() == np.argsort(cost, kind="stable")[:limit].tolist()
+
+
+def test_the_best_proposals_are_those_of_all_blocks() -> None:
+    rng, f32 = np.random.default_rng(2), np.float32
+    gains = [rng.integers(0, 9, n).astype(f32) for n in (3, 0, 40, 7, 25, 12)]
+    parts = [Proposals(rng.random((len(g), 2)), np.ones((len(g), 2), f32), np.ones((len(g), 3), f32), g) for g in gains]
+    best = BestProposals(10, 3)
+    for part in parts:
+        best.add(part)
+        assert len(best.all.gain) <= 20
+    np.testing.assert_array_equal(best.all.best(10).xy, Proposals.concatenate(parts).best(10).xy)
