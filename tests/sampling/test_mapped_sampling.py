@@ -82,4 +82,4 @@ print((peak - before) / 250_000)
 def test_little_memory_is_taken_beside_mapped_columns(tmp_path: Path) -> None:
     """Bytes a Gaussian: those of the kd-tree, and what some of the points take at a time."""
     run = subprocess.run([sys.executable, "-c", ANONYMOUS, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 50
+    assert float(run.stdout) < 55
