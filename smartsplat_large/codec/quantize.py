@@ -147,10 +147,6 @@ class SymbolTable:
         for field, column in zip(dataclasses.fields(self), self._columns, strict=True):
             column[rows] = getattr(symbols, field.name)
 
-    def copied(self) -> Self:
-        """A copy of the whole table."""
-        return type(self)(*map(columns.copied, self._columns))
-
     def chosen(self, index: Index) -> Self:
         """A table of nearly all rows."""
         return type(self)(*(columns.taken(column, index) for column in self._columns))

@@ -76,7 +76,7 @@ class Finish:
         """One pass; the first leaves the geometry as it is, until the colours suit it."""
         models, index = self.encoded.models, self.encoded.step_index
         assert models is not None
-        self.symbols = round_jointly(
+        round_jointly(
             self.source, self.renderer, self.symbols, self.layout, amplitude_step(index), models, price, self.workers,
             shapes=self.taken > 0,
         )  # fmt: skip
@@ -124,7 +124,7 @@ def finish_within(
         finish.improve(PRICE)
         finish.improve(PRICE)
         excess = SHRINKAGE * finish.encoded.size_bytes - aim
-        if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget:
+        if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget or attempt == ATTEMPTS:
             break
         known.append((index, excess))
         if len(known) > 1:
@@ -132,6 +132,7 @@ def finish_within(
             (before, then), (after, now) = known[-2:]
             slope = max((then - now) / (after - before), slope / 2)
         index += math.ceil(excess / slope)
+        del finish
     best = _steered(finish, budget_bytes, passes)
     if best is None:
         return plain

@@ -138,14 +138,13 @@ def round_block(rounding: Rounding, part: Part) -> Symbols:
 def round_jointly(
     source: ImageSource, renderer: BlockRenderer, symbols: SymbolTable, layout: Layout, step: float, models: Models,
     price: float, workers: Workers, *, shapes: bool,
-) -> SymbolTable:  # fmt: skip
-    """``symbols`` that fit the image better, or as well in fewer bits: one pass over all blocks.
+) -> None:  # fmt: skip
+    """Let ``symbols`` fit the image better, or as well in fewer bits: one pass over all blocks.
 
     ``price`` is the squared error that a bit is worth, in units of the energy of one amplitude step. Blocks are visited
     in four rounds, none beside another of its round: the Gaussians of a round do not overlap across blocks, so the order
     of blocks, and the number of workers, do not matter.
     """
-    symbols = symbols.copied()
     shape = _decoded(symbols, step, layout.leaf)
     grid = _grid(layout, len(symbols))
     home = _home(shape, grid)
@@ -154,14 +153,13 @@ def round_jointly(
     shared = Rounding(source, renderer, layout, grid, step, models, bits, price, shapes)
     for group in range(4):
         _round_group(shared, group, symbols, shape, home, workers)
-    return symbols
 
 
 def _round_group(
     shared: Rounding, group: int, symbols: SymbolTable, shape: Gaussians, home: Homes, workers: Workers
 ) -> None:
     """Let ``symbols`` and ``shape`` be what the blocks of one group make of them."""
-    projection = shared.renderer.project(shape, 1.0)
+    projection = shared.renderer.project(shape, 1.0, workers.spread, columns.empty)
     turn = Turn(
         shared.grid.group(group), shared.renderer, symbols, shape, projection, members(projection, shared.grid), home
     )
