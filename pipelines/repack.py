@@ -16,7 +16,7 @@ from reporting import guarded, parser, publish, table
 
 from smartsplat_large.codec import SplatFile
 from smartsplat_large.codec.models import models_to_bytes
-from smartsplat_large.codec.quantize import Symbols
+from smartsplat_large.codec.quantize import Symbols, SymbolTable
 from smartsplat_large.codec.writer import Extras, pack
 
 
@@ -57,7 +57,7 @@ def measure(path: Path) -> Row:
             metadata=header.metadata, icc_profile=header.icc_profile, pixels_per_cm=header.pixels_per_cm,
             background=tuple(round(level * ((1 << header.bits) - 1)) for level in header.background),
         )  # fmt: skip
-        now = pack(symbols, file.layout, header.bits, file.step_index, extras)
+        now = pack(SymbolTable.of(symbols), file.layout, header.bits, file.step_index, extras)
         size = file.size_bytes
     assert now.models is not None
     models_now = len(models_to_bytes(now.models, header.channels))

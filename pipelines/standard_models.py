@@ -103,7 +103,8 @@ def add_finer(counts: Counts, path: Path) -> None:
         gaussians, size, usual = file.gaussians(), file.header.size, file.step_index
     for octaves in FINER:
         tally = Tally()
-        symbols, layout = quantized(gaussians, size, usual - octaves * STEPS_PER_OCTAVE)
+        table, layout = quantized(gaussians, size, usual - octaves * STEPS_PER_OCTAVE)
+        symbols = table.take(slice(None))
         layout = replace(layout, wide=wide_frame(layout, symbols.cell))
         code_block(tally, layout.scope(WIDE, 0, gaussians.channels), sort_in_frame(symbols, layout.wide), len(symbols))
         for key, found in tally.histograms.items():

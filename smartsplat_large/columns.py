@@ -94,6 +94,17 @@ def joined(parts: list[np.ndarray]) -> np.ndarray:
     return found
 
 
+def true_rows(mask: np.ndarray) -> np.ndarray:
+    """``np.flatnonzero`` of a column."""
+    found = empty(int(np.count_nonzero(mask)), np.int64)
+    start = 0
+    for rows in chunks(len(mask)):
+        some = np.flatnonzero(mask[rows])
+        found[start : start + len(some)] = some + rows.start
+        start += len(some)
+    return found
+
+
 def chunks(count: int, rows: int = ROWS) -> Iterator[slice]:
     """Slices that part ``range(count)``, each of so few rows that temporary arrays of them do not matter."""
     return (slice(start, min(start + rows, count)) for start in range(0, count, rows))

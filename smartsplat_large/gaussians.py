@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Color, Index, Rotation, Scale, Xy
 
 CUTOFF = 5.541263545158426
@@ -52,14 +53,23 @@ class Gaussians:
     def is_finite(self) -> bool:
         """Whether every number of every Gaussian is one."""
         # The sum of a column is not finite as soon as one of it is not, and needs no memory.
-        columns = (self.xy, self.scale, self.rotation, self.color)
-        return all(bool(np.isfinite(column.sum(dtype=np.float64))) for column in columns)
+        every = (self.xy, self.scale, self.rotation, self.color)
+        return all(bool(np.isfinite(column.sum(dtype=np.float64))) for column in every)
 
     def take(self, index: Index) -> Gaussians:
         """The Gaussians at ``index``, copied."""
         # numpy's take is up to twenty times as fast as its brackets where rows are short.
-        columns = (self.xy, self.scale, self.rotation, self.color)
-        return Gaussians(*(column.take(index, axis=0) for column in columns))
+        every = (self.xy, self.scale, self.rotation, self.color)
+        return Gaussians(*(column.take(index, axis=0) for column in every))
+
+    def chosen(self, index: Index) -> Gaussians:
+        """As :meth:`take`, for nearly all of them: as columns, which need not be in memory."""
+        every = (self.xy, self.scale, self.rotation, self.color)
+        return Gaussians(*(columns.taken(column, index) for column in every))
+
+    def part(self, rows: slice) -> Gaussians:
+        """Some rows, as views."""
+        return Gaussians(self.xy[rows], self.scale[rows], self.rotation[rows], self.color[rows])
 
     @staticmethod
     def empty(channels: int) -> Gaussians:

@@ -114,6 +114,12 @@ def test_a_full_disk_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.Monk
         columns.empty(1 << 20)
 
 
+def test_true_rows_are_those_of_numpy() -> None:
+    mask = np.random.default_rng(0).random(200_000) < 0.3
+    assert (columns.true_rows(mask) == np.flatnonzero(mask)).all()
+    assert columns.true_rows(mask[:0]).dtype == np.int64
+
+
 def test_chunks_part_the_rows() -> None:
     assert [(s.start, s.stop) for s in columns.chunks(7, 3)] == [(0, 3), (3, 6), (6, 7)]
     assert not list(columns.chunks(0))

@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from smartsplat_large import columns
+from smartsplat_large.array_types import Index
 from smartsplat_large.codec.estimate import Estimate
 from smartsplat_large.codec.layout import Layout
-from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, Symbols, fineness_to_index
+from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, SymbolTable, fineness_to_index
 from smartsplat_large.codec.writer import (
     Encoded,
     Extras,
     importance_of,
     mean_spacing,
+    only,
     pack,
     quantized,
     require_encodable,
@@ -73,30 +76,33 @@ def encode_to_budget(
     require_encodable(gaussians, bits)
     extras, dropped = affordable(extras, budget_bytes)
     index = visible_index(gaussians, size)
-    weight = importance_of(gaussians) if importance is None else np.asarray(importance, np.float64)
     while True:
-        search = _Search(gaussians.take(index), size, bits, budget_bytes, extras)
+        search = _Search(only(gaussians, index), size, bits, budget_bytes, extras)
         best = search.run()
         if best is not None:
             under = best.size_bytes < LEAST * budget_bytes
-            return replace(best, kept=index[best.kept], under_budget=under, dropped_extras=dropped)
+            return replace(best, kept=columns.taken(index, best.kept), under_budget=under, dropped_extras=dropped)
         if len(index) == 1:
             raise UsageError(
                 f"a file of {budget_bytes} bytes holds not one Gaussian; the smallest takes {search.smallest_bytes}",
                 hint="a lower ratio",
             )
-        index = _strongest(index, weight, budget_bytes, search.smallest_bytes)
+        count = max(1, min(len(index) - 1, int(len(index) * AIM * budget_bytes / search.smallest_bytes)))
+        weight = importance_of(gaussians) if importance is None else np.asarray(importance, np.float64)
+        index = columns.taken(index, _strongest(columns.taken(weight, index), count))
 
 
 def trimmed(
-    symbols: Symbols, layout: Layout, bits: int, step_index: int, extras: Extras, over: Encoded, budget_bytes: int
+    symbols: SymbolTable, layout: Layout, bits: int, step_index: int, extras: Extras, over: Encoded, budget_bytes: int
 ) -> Encoded | None:
     """The file of as many of ``symbols`` as a budget holds, the faintest left out; None where none of those tried fits.
 
     ``over`` is the file of them all, which is somewhat too large. A step of the amplitude moves a file by 0.4 %, a Gaussian
     by some bytes.
     """
-    strongest = np.argsort(-np.square(symbols.color).sum(axis=1), kind="stable")
+    energy = columns.empty(len(symbols), np.int64)
+    for rows in columns.chunks(len(symbols)):
+        energy[rows] = np.square(symbols.color[rows], dtype=np.int64).sum(axis=1)
     low, high = 0, len(over.kept)
     count, size_bytes, each = high, over.size_bytes, 0.8 * over.size_bytes / high
     best = None
@@ -104,8 +110,8 @@ def trimmed(
         following = min(max(count - round((size_bytes - FILLED * budget_bytes) / each), low + 1), high - 1)
         if low + 1 >= high:
             break
-        chosen = np.sort(strongest[:following])
-        encoded = pack(symbols.take(chosen), layout, bits, step_index, extras, start=over.models)
+        chosen = _strongest(energy, following)
+        encoded = pack(symbols.chosen(chosen), layout, bits, step_index, extras, start=over.models)
         if following != count and encoded.size_bytes != size_bytes:
             each = min(max((encoded.size_bytes - size_bytes) / (following - count), each / 3), 3 * each)
         count, size_bytes = following, encoded.size_bytes
@@ -114,7 +120,7 @@ def trimmed(
             continue
         low = count
         if best is None or size_bytes > best.size_bytes:
-            best = replace(encoded, kept=chosen[encoded.kept])
+            best = replace(encoded, kept=columns.taken(chosen, encoded.kept))
         if size_bytes >= FULL * budget_bytes:
             break
     return best
@@ -137,9 +143,21 @@ def affordable(extras: Extras, budget_bytes: int) -> tuple[Extras, tuple[str, ..
     return kept, tuple(dropped)
 
 
-def _strongest(index: IntColumn, weight: FloatColumn, budget_bytes: int, size_bytes: int) -> IntColumn:
-    count = max(1, min(len(index) - 1, int(len(index) * AIM * budget_bytes / size_bytes)))
-    return np.sort(index[np.argsort(-weight[index], kind="stable")[:count]])
+def _strongest(weight: FloatColumn | IntColumn, count: int) -> Index:
+    """The ``count`` rows of largest weight, ascending; of equal ones the first."""
+    sorted_in_part = columns.copied(weight)
+    border = len(weight) - count
+    sorted_in_part.partition(border)
+    least = sorted_in_part[border]
+    chosen = columns.empty(len(weight), bool)
+    for rows in columns.chunks(len(weight)):
+        chosen[rows] = weight[rows] > least
+    missing = count - int(np.count_nonzero(chosen))
+    for rows in columns.chunks(len(weight)):
+        equal = np.flatnonzero(weight[rows] == least)[:missing]
+        chosen[rows][equal] = True
+        missing -= len(equal)
+    return columns.true_rows(chosen)
 
 
 class _Search:

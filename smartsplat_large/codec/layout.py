@@ -128,14 +128,15 @@ def plan_layout(size: Size, count: int) -> Layout:
     return Layout(size, leaf, exponent, image_frame(size, leaf, GRID_DEPTH))
 
 
-def with_layers(layout: Layout, octave: IntColumn) -> Layout:
-    """``layout`` with as many layers as its Gaussians' octaves allow."""
-    if len(octave) < LAYERED_COUNT:
+def with_layers(layout: Layout, octaves: Int64[np.ndarray, "o"]) -> Layout:
+    """``layout`` with as many layers as its Gaussians' octaves allow; ``octaves`` says how many have each."""
+    at_least = octaves[::-1].cumsum()[::-1]
+    count = int(at_least[0])
+    if count < LAYERED_COUNT:
         return layout
-    falling = np.sort(octave)[::-1]
     # Whole octaves: a border lies where one ends, at or before the share wanted.
-    borders = {int(falling[int(share * len(octave))]) + 1 for share in LAYER_SHARES}
-    real = {least for least in borders if 1 < least <= falling[0]}
+    borders = {int(np.flatnonzero(at_least > int(share * count))[-1]) + 1 for share in LAYER_SHARES}
+    real = {least for least in borders if 1 < least <= np.flatnonzero(octaves)[-1]}
     return dataclasses.replace(layout, least_octaves=(*sorted(real, reverse=True), 1))
 
 

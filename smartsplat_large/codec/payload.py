@@ -98,8 +98,13 @@ def code_marks(coder: Coder, scope: Scope, cell: Int64[np.ndarray, "n 2"], symbo
 
 
 def sort_in_frame(symbols: Symbols, frame: Frame) -> Symbols:
-    """Symbols in the order in which they are coded: by coarse cell, then along a Z-curve of leaf cells."""
-    return symbols.take(np.argsort(_cell_key(symbols.cell, frame), kind="stable"))
+    """Symbols in the order in which they are coded."""
+    return symbols.take(coded_order(symbols.cell, frame))
+
+
+def coded_order(cell: Int64[np.ndarray, "n 2"], frame: Frame) -> Ints:
+    """The order in which Gaussians are coded: by coarse cell, then along a Z-curve of leaf cells."""
+    return np.asarray(np.argsort(_cell_key(cell, frame), kind="stable"))
 
 
 def _cell_key(cell: Int64[np.ndarray, "n 2"], frame: Frame) -> Ints:

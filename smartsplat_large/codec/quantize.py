@@ -23,10 +23,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int8, Int32, Int64
 from numba import njit
 
-from smartsplat_large.array_types import Xy
+from smartsplat_large import columns
+from smartsplat_large.array_types import Index, Rotation, Scale, Xy
 from smartsplat_large.gaussians import Gaussians
 
 MEAN_STEP = 1.5
@@ -96,6 +97,63 @@ class Symbols:
         """All parts in order; ``parts`` must not be empty."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolTable:
+    """The symbols of all Gaussians of a file, see :mod:`~smartsplat_large.columns`, in the smallest types that hold them.
+
+    It is computed with :class:`Symbols`, which are some rows of it.
+    """
+
+    cell: Int64[np.ndarray, "n 2"]
+    octave: Int8[np.ndarray, "n"]
+    mean: Int32[np.ndarray, "n"]
+    aspect: Int32[np.ndarray, "n"]
+    turn: Int32[np.ndarray, "n"]
+    place: Int32[np.ndarray, "n 2"]
+    color: Int32[np.ndarray, "n c"]
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    @property
+    def channels(self) -> int:
+        return int(self.color.shape[1])
+
+    @classmethod
+    def empty(cls, count: int, channels: int) -> Self:
+        """Room for ``count`` Gaussians, not initialised."""
+        one, two = (count,), (count, 2)
+        shapes = (two, one, one, one, one, two, (count, channels))
+        kinds = (np.int64, np.int8, *5 * (np.int32,))
+        return cls(*(columns.empty(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)))
+
+    @classmethod
+    def of(cls, symbols: Symbols) -> Self:
+        """A table of ``symbols``."""
+        table = cls.empty(len(symbols), symbols.color.shape[1])
+        table.put(slice(None), symbols)
+        return table
+
+    def take(self, rows: Index | slice) -> Symbols:
+        """Some rows, copied."""
+        if isinstance(rows, slice):
+            return Symbols(*(column[rows].astype(np.int64) for column in self._columns))
+        return Symbols(*(column.take(rows, axis=0).astype(np.int64, copy=False) for column in self._columns))
+
+    def put(self, rows: Index | slice, symbols: Symbols) -> None:
+        """Let some rows be ``symbols``."""
+        for field, column in zip(dataclasses.fields(self), self._columns, strict=True):
+            column[rows] = getattr(symbols, field.name)
+
+    def chosen(self, index: Index) -> Self:
+        """A table of nearly all rows."""
+        return type(self)(*(columns.taken(column, index) for column in self._columns))
+
+    @property
+    def _columns(self) -> list[np.ndarray]:
+        return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
 
 def amplitude_step(index: int) -> float:
@@ -237,13 +295,19 @@ def placed(
 def dequantize(symbols: Symbols, step: float, leaf: int) -> Gaussians:
     """Gaussians in the middle of the symbols' cells, ``sx >= sy``, rotation in [-pi/2, pi/2)."""
     color = symbols.color
+    log_mean, xy, scale, rotation = decoded_geometry(symbols, leaf)
+    linear = (color * (step * np.exp(-log_mean))[:, None]) @ color_transform(color.shape[1])
+    return Gaussians(xy, scale, rotation, linear.astype(np.float32))
+
+
+def decoded_geometry(symbols: Symbols, leaf: int) -> tuple[FloatColumn, Xy, Scale, Rotation]:
+    """Mean log-scale, centre, scale and rotation of what :func:`dequantize` makes of ``symbols``."""
     turns = turn_levels(symbols.octave, symbols.aspect)
     levels = place_levels(symbols.octave, symbols.mean, symbols.aspect, symbols.turn, turns, leaf)
     log_mean, log_scale, rotation, xy = _geometry(
         symbols.octave, symbols.mean, symbols.aspect, symbols.turn, symbols.cell, symbols.place, turns, levels, leaf
     )
-    linear = (color * (step * np.exp(-log_mean))[:, None]) @ color_transform(color.shape[1])
-    return Gaussians(xy, np.exp(log_scale).astype(np.float32), rotation.astype(np.float32), linear.astype(np.float32))
+    return log_mean, xy, np.exp(log_scale).astype(np.float32), rotation.astype(np.float32)
 
 
 def _canonical(gaussians: Gaussians) -> tuple[FloatColumn, FloatColumn, FloatColumn]:

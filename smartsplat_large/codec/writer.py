@@ -8,7 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int64
+from numba import njit
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index
 from smartsplat_large.codec.container import (
     Head,
@@ -20,12 +23,15 @@ from smartsplat_large.codec.container import (
 from smartsplat_large.codec.entropy import Encoder, Models, Tables, Tally
 from smartsplat_large.codec.layout import WIDE, Layout, plan_layout, wide_frame, with_layers
 from smartsplat_large.codec.models import fit_models
-from smartsplat_large.codec.payload import code_block, sort_in_frame
+from smartsplat_large.codec.payload import code_block, coded_order
 from smartsplat_large.codec.quantize import (
+    MAX_OCTAVE,
     FloatColumn,
+    IntColumn,
     Symbols,
+    SymbolTable,
     amplitude_step,
-    dequantize,
+    decoded_geometry,
     fineness_to_index,
     index_to_fineness,
     quantize,
@@ -33,8 +39,7 @@ from smartsplat_large.codec.quantize import (
 from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import Size
 
-CHUNK = 1 << 18
-"""Gaussians quantised at a time while they are assigned to blocks."""
+Cells = Int64[np.ndarray, "n 2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +119,8 @@ def encode(
     visible = visible_index(gaussians, size)
     spacing = mean_spacing(size, len(visible))
     step_index = fineness_to_index(fineness, spacing)
-    result = pack(*quantized(gaussians.take(visible), size, step_index), bits, step_index, extras)
-    return replace(result, kept=visible[result.kept])
+    result = pack(*quantized(only(gaussians, visible), size, step_index), bits, step_index, extras)
+    return replace(result, kept=columns.taken(visible, result.kept))
 
 
 def mean_spacing(size: Size, count: int) -> float:
@@ -130,33 +135,44 @@ def require_encodable(gaussians: Gaussians, bits: int) -> None:
             f"{len(gaussians)} Gaussians of {gaussians.channels} channels at {bits} bits: "
             "at least 1, 1 to 4 channels, and 8 or 16 bits can be written"
         )
-    columns = (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color)
-    if not all(np.isfinite(column).all() for column in columns) or not (gaussians.scale > 0).all():
-        raise ValueError("a Gaussian is not finite, or its scale is not above 0")
+    for rows in columns.chunks(len(gaussians)):
+        part = gaussians.part(rows)
+        numbers = (part.xy, part.scale, part.rotation, part.color)
+        if not all(np.isfinite(column).all() for column in numbers) or not (part.scale > 0).all():
+            raise ValueError("a Gaussian is not finite, or its scale is not above 0")
 
 
 def visible_index(gaussians: Gaussians, size: Size) -> Index:
     """The Gaussians whose box touches the image; the first if there is none such."""
-    visible = np.empty(len(gaussians), bool)
-    for at in _chunks(len(gaussians)):
-        extent = half_extent(gaussians.scale[at], gaussians.rotation[at])
-        low, high = gaussians.xy[at] + extent, gaussians.xy[at] - extent
-        visible[at] = ((low > 0) & (high < (size.width, size.height))).all(axis=1)
-    return np.flatnonzero(visible) if visible.any() else np.zeros(1, np.int64)
+    visible = columns.empty(len(gaussians), bool)
+    for rows in columns.chunks(len(gaussians)):
+        part = gaussians.part(rows)
+        extent = half_extent(part.scale, part.rotation)
+        low, high = part.xy + extent, part.xy - extent
+        visible[rows] = ((low > 0) & (high < (size.width, size.height))).all(axis=1)
+    found = columns.true_rows(visible)
+    return found if len(found) else np.zeros(1, np.int64)
+
+
+def only(gaussians: Gaussians, index: Index) -> Gaussians:
+    """Those at ``index``, which ascends: the batch itself where that is all of them."""
+    return gaussians if len(index) == len(gaussians) else gaussians.chosen(index)
 
 
 def quantized(
     gaussians: Gaussians, size: Size, step_index: int, layout: Layout | None = None
-) -> tuple[Symbols, Layout]:
+) -> tuple[SymbolTable, Layout]:
     """Symbols for one amplitude step, and the layout whose cells they count in: ``layout`` where one is given."""
     layout = layout or plan_layout(size, len(gaussians))
     step = amplitude_step(step_index)
-    parts = [quantize(gaussians.take(at), step, layout.leaf) for at in _chunks(len(gaussians))]
-    return Symbols.concatenate(parts), layout
+    table = SymbolTable.empty(len(gaussians), gaussians.channels)
+    for rows in columns.chunks(len(gaussians)):
+        table.put(rows, quantize(gaussians.part(rows), step, layout.leaf))
+    return table, layout
 
 
 def pack(
-    symbols: Symbols,
+    symbols: SymbolTable,
     layout: Layout,
     bits: int,
     step_index: int,
@@ -165,58 +181,113 @@ def pack(
     start: Models | None = None,
 ) -> Encoded:
     """The file of ``symbols``; those whose colour rounds to nothing are left out. ``start`` as for :func:`fit_models`."""
-    channels = symbols.color.shape[1]
     kept = _seen(symbols)
-    if len(kept) < len(symbols):
-        symbols = symbols.take(kept)
-    layout = with_layers(layout, symbols.octave)
-    number = _assign(symbols, layout, amplitude_step(step_index))
-    wide = symbols.cell[number == WIDE]
-    layout = replace(layout, wide=wide_frame(layout, wide))
-    payloads = _sort(symbols, layout, number)
-    tally = tally_of(payloads, layout, channels)
-    models = fit_models(tally, channels, start)
-    encoded = _encode(payloads, models, layout, channels)
+    layout = with_layers(layout, _octaves(symbols, kept))
+    payloads = _sort(symbols, kept, layout)
+    layout = payloads.layout
+    models = fit_models(tally_of(payloads), symbols.channels, start)
+    encoded = _encode(payloads, models)
     return Encoded(
-        parts=_assemble(channels, bits, len(symbols), step_index, layout, models, encoded, extras),
-        fineness=index_to_fineness(step_index, mean_spacing(layout.size, len(symbols))),
+        parts=_assemble(symbols.channels, bits, len(kept), step_index, layout, models, encoded, extras),
+        fineness=index_to_fineness(step_index, mean_spacing(layout.size, len(kept))),
         kept=kept,
         step_index=step_index,
         models=models,
     )
 
 
-Payloads = dict[tuple[int, int], Symbols]
-"""Symbols by layer and block, in the order in which they are coded."""
+@dataclass(frozen=True, slots=True)
+class Payloads:
+    """Symbols by layer and block, in the order in which they are coded; taken from the table one payload at a time."""
+
+    symbols: SymbolTable
+    layout: Layout
+    rows: Index
+    """Of the table, payload by payload."""
+    slices: dict[int, slice]
+    """The rows of each payload that holds something; payloads are numbered block by block, layer by layer."""
+
+    def __iter__(self) -> Iterator[tuple[int, int, Symbols]]:
+        """Layer, block and symbols of each payload."""
+        for number, rows in self.slices.items():
+            yield *divmod(number, self.layout.blocks), self.symbols.take(self.rows[rows])
 
 
-def _sort(symbols: Symbols, layout: Layout, number: Index) -> Payloads:
-    """Symbols by payload; those that hold nothing are not listed."""
-    key = layout.layer_of(symbols.octave) * layout.blocks + number
-    order = np.argsort(key, kind="stable")
-    keys, starts = np.unique(key[order], return_index=True)
-    found: Payloads = {}
-    for one, low, high in zip(keys.tolist(), starts, [*starts[1:], len(order)], strict=True):
-        layer, block = divmod(one, layout.blocks)
-        found[layer, block] = sort_in_frame(symbols.take(order[low:high]), layout.frame(block))
+def _seen(symbols: SymbolTable) -> Index:
+    """The Gaussians that do not round to nothing; the first where all do."""
+    seen = columns.empty(len(symbols), bool)
+    for rows in columns.chunks(len(symbols)):
+        seen[rows] = symbols.color[rows].any(axis=1)
+    kept = columns.true_rows(seen)
+    return kept if len(kept) else np.array([int(np.argmax(symbols.octave))])
+
+
+def _octaves(symbols: SymbolTable, kept: Index) -> IntColumn:
+    """How many of the Gaussians at ``kept`` have each octave."""
+    found = np.zeros(MAX_OCTAVE + 1, np.int64)
+    for rows in columns.chunks(len(kept)):
+        found += np.bincount(symbols.octave.take(kept[rows]), minlength=len(found))
     return found
 
 
-def tally_of(payloads: Payloads, layout: Layout, channels: int) -> Tally:
+def _sort(symbols: SymbolTable, kept: Index, layout: Layout) -> Payloads:
+    """The Gaussians at ``kept`` by payload; the layout's wide frame becomes theirs."""
+    number, wide = _assign(symbols, kept, layout)
+    layout = replace(layout, wide=wide_frame(layout, wide))
+    edges = np.zeros(layout.layers * layout.blocks + 1, np.int64)
+    rows = columns.empty(len(kept), np.int64)
+    _deal(number, kept, edges, rows)
+    slices = {}
+    for payload in np.flatnonzero(np.diff(edges)).tolist():
+        at = slices[payload] = slice(int(edges[payload]), int(edges[payload + 1]))
+        some = rows[at]
+        rows[at] = some[coded_order(symbols.cell.take(some, axis=0), layout.frame(payload % layout.blocks))]
+    return Payloads(symbols, layout, rows, slices)
+
+
+def _assign(symbols: SymbolTable, kept: Index, layout: Layout) -> tuple[IntColumn, Cells]:
+    """The payload of each of the Gaussians at ``kept``, and the cells of those in the wide block.
+
+    By place and reach as decoded: a window must not miss what rounding let grow.
+    """
+    number, wide = columns.empty(len(kept), np.int64), []
+    for rows in columns.chunks(len(kept)):
+        part = symbols.take(kept[rows])
+        _, xy, scale, rotation = decoded_geometry(part, layout.leaf)
+        block = layout.assign(xy, half_extent(scale, rotation).max(axis=1))
+        wide.append(part.cell[block == WIDE])
+        number[rows] = layout.layer_of(part.octave) * layout.blocks + block
+    return number, np.concatenate(wide)
+
+
+@njit(cache=True, nogil=True)
+def _deal(number: Any, kept: Any, edges: Any, rows: Any) -> None:
+    """Write ``kept`` to ``rows`` in the order of their numbers, and to ``edges`` where each number's begin and end."""
+    for i in range(len(number)):
+        edges[number[i] + 1] += 1
+    for k in range(1, len(edges)):
+        edges[k] += edges[k - 1]
+    following = edges[:-1].copy()
+    for i in range(len(number)):
+        rows[following[number[i]]] = kept[i]
+        following[number[i]] += 1
+
+
+def tally_of(payloads: Payloads) -> Tally:
     """What coding takes, counted."""
     tally = Tally()
-    for (layer, block), symbols in payloads.items():
-        code_block(tally, layout.scope(block, layer, channels), symbols, len(symbols))
+    for layer, block, symbols in payloads:
+        code_block(tally, payloads.layout.scope(block, layer, payloads.symbols.channels), symbols, len(symbols))
     return tally
 
 
-def _encode(payloads: Payloads, models: Models, layout: Layout, channels: int) -> list[list[bytes]]:
+def _encode(payloads: Payloads, models: Models) -> list[list[bytes]]:
     """Bytes by layer and block."""
-    tables = Tables(models)
+    tables, layout = Tables(models), payloads.layout
     encoded = [[b""] * layout.blocks for _ in range(layout.layers)]
-    for (layer, block), symbols in payloads.items():
+    for layer, block, symbols in payloads:
         coder = Encoder(tables)
-        code_block(coder, layout.scope(block, layer, channels), symbols, len(symbols))
+        code_block(coder, layout.scope(block, layer, payloads.symbols.channels), symbols, len(symbols))
         # Zeros at its end need no bytes, but a block of Gaussians must not pass for an empty one.
         encoded[layer][block] = coder.finish() or b"\0"
     return encoded
@@ -239,26 +310,10 @@ def _assemble(
     return [part for part in front + blocks if part]
 
 
-def _chunks(count: int) -> Iterator[Index]:
-    return (np.arange(at, min(at + CHUNK, count)) for at in range(0, count, CHUNK))
-
-
-def _seen(symbols: Symbols) -> Index:
-    """The Gaussians that do not round to nothing; the first where all do."""
-    kept = np.flatnonzero(symbols.color.any(axis=1))
-    return kept if len(kept) else np.array([int(np.argmax(symbols.octave))])
-
-
-def _assign(symbols: Symbols, layout: Layout, step: float) -> Index:
-    """The block of each Gaussian, by its place and reach as decoded: a window must not miss what rounding let grow."""
-    numbers = []
-    for at in _chunks(len(symbols)):
-        decoded = dequantize(symbols.take(at), step, layout.leaf)
-        numbers.append(layout.assign(decoded.xy, half_extent(decoded.scale, decoded.rotation).max(axis=1)))
-    return np.concatenate(numbers)
-
-
 def importance_of(gaussians: Gaussians) -> FloatColumn:
     """Energy of each Gaussian, up to a factor: squared colour times area."""
-    squared = np.square(gaussians.color, dtype=np.float64).sum(axis=1)
-    return np.asarray(squared * gaussians.scale.astype(np.float64).prod(axis=1))
+    found = columns.empty(len(gaussians))
+    for rows in columns.chunks(len(gaussians)):
+        squared = np.square(gaussians.color[rows], dtype=np.float64).sum(axis=1)
+        found[rows] = squared * gaussians.scale[rows].astype(np.float64).prod(axis=1)
+    return found

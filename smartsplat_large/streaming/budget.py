@@ -11,7 +11,7 @@ from typing import Any
 from smartsplat_large import sampling
 from smartsplat_large.codec import Encoded, encode, encode_to_budget
 from smartsplat_large.codec.budget import affordable
-from smartsplat_large.codec.writer import Extras, visible_index
+from smartsplat_large.codec.writer import Extras, only, visible_index
 from smartsplat_large.config import FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
@@ -110,7 +110,7 @@ def encode_at(
     """The file of a fit at one amplitude step, whatever its size, with what a budget of that size would carry."""
     meta = source.meta
     extras, dropped = affordable(extras_of(meta, config, renderer), usual_bytes(len(gaussians), meta))
-    seen = gaussians.take(visible_index(gaussians, meta.size))
+    seen = only(gaussians, visible_index(gaussians, meta.size))
     # What is searched for must change little from step to step; the last passes even it out.
     passes = max(config.finish_passes, SETTLED_PASSES)
     encoded = finish_at(seen, step_index, 8 * meta.dtype.itemsize, extras, source, renderer, workers, progress, passes)

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from smartsplat_large import columns
 from smartsplat_large.codec.budget import AIM, FULL, LEAST, trimmed
 from smartsplat_large.codec.layout import Layout
-from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, Symbols, amplitude_step
-from smartsplat_large.codec.writer import Encoded, Extras, pack, quantized
+from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, SymbolTable, amplitude_step
+from smartsplat_large.codec.writer import Encoded, Extras, only, pack, quantized
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Progress
 from smartsplat_large.render.base import BlockRenderer
@@ -50,7 +51,7 @@ class Finish:
     progress: Progress
     bits: int
     extras: Extras
-    symbols: Symbols
+    symbols: SymbolTable
     layout: Layout
     encoded: Encoded
     expected: int
@@ -75,7 +76,7 @@ class Finish:
         """One pass; the first leaves the geometry as it is, until the colours suit it."""
         models, index = self.encoded.models, self.encoded.step_index
         assert models is not None
-        self.symbols = round_jointly(
+        round_jointly(
             self.source, self.renderer, self.symbols, self.layout, amplitude_step(index), models, price, self.workers,
             shapes=self.taken > 0,
         )  # fmt: skip
@@ -113,7 +114,7 @@ def finish_within(
     ``plain`` is the file of ``gaussians`` rounded each by itself. The same arguments give the same bytes, whatever the
     number of workers.
     """
-    gaussians = gaussians.take(plain.kept)
+    gaussians = only(gaussians, plain.kept)
     around = (bits, extras, source, renderer, workers, progress, passes + 1)
     index, aim = plain.step_index, AIM * budget_bytes
     slope = len(gaussians) * (gaussians.channels + 5) / 8 / STEPS_PER_OCTAVE
@@ -123,7 +124,7 @@ def finish_within(
         finish.improve(PRICE)
         finish.improve(PRICE)
         excess = SHRINKAGE * finish.encoded.size_bytes - aim
-        if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget:
+        if NEAR[0] * aim <= excess <= NEAR[1] * aim or plain.under_budget or attempt == ATTEMPTS:
             break
         known.append((index, excess))
         if len(known) > 1:
@@ -131,10 +132,11 @@ def finish_within(
             (before, then), (after, now) = known[-2:]
             slope = max((then - now) / (after - before), slope / 2)
         index += math.ceil(excess / slope)
+        del finish
     best = _steered(finish, budget_bytes, passes)
     if best is None:
         return plain
-    return replace(best, kept=plain.kept[best.kept], dropped_extras=plain.dropped_extras)
+    return replace(best, kept=columns.taken(plain.kept, best.kept), dropped_extras=plain.dropped_extras)
 
 
 def _steered(finish: Finish, budget_bytes: int, passes: int) -> Encoded | None:

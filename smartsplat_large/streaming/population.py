@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 
+from smartsplat_large import columns
 from smartsplat_large.config import FitConfig
 from smartsplat_large.gaussians import Gaussians
 
@@ -35,6 +36,10 @@ def is_adaptive(config: FitConfig) -> bool:
 
 def affordable_count(gaussians: Gaussians, step_energy: float, budget_bytes: int) -> int:
     """How many Gaussians like these a file of ``budget_bytes`` holds at the square ``step_energy`` of its amplitude step."""
-    energy = np.square(gaussians.color, dtype=np.float64).sum(1) * gaussians.scale.prod(1, dtype=np.float64)
-    bits = (gaussians.channels + 5) * (_LEAST_BITS + float(np.log2(1 + energy / step_energy).mean()) / 2)
+    doublings = columns.empty(len(gaussians))
+    for rows in columns.chunks(len(gaussians)):
+        part = gaussians.part(rows)
+        energy = np.square(part.color, dtype=np.float64).sum(1) * part.scale.prod(1, dtype=np.float64)
+        doublings[rows] = np.log2(1 + energy / step_energy)
+    bits = (gaussians.channels + 5) * (_LEAST_BITS + float(doublings.mean()) / 2)
     return max(1, math.floor(8 * (budget_bytes - min(_FIXED_BYTES, _FIXED_SHARE * budget_bytes)) / bits))

@@ -7,7 +7,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Int32
 
+from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.codec.contexts import COLOR_CONTEXTS, sector_turns, turn_contexts, turn_sectors, usual_mean
 from smartsplat_large.codec.entropy import Models
@@ -20,6 +22,7 @@ from smartsplat_large.codec.quantize import (
     FloatColumn,
     IntColumn,
     Symbols,
+    SymbolTable,
     color_transform,
     dequantize,
     log_aspect_ratio,
@@ -31,7 +34,7 @@ from smartsplat_large.codec.quantize import (
 from smartsplat_large.codec.tokens import EVERY_OCTAVE, MAX_CONTEXT, STREAMS, tokenize
 from smartsplat_large.fitting.block import Members, members
 from smartsplat_large.fitting.rounding import round_gaussians
-from smartsplat_large.gaussians import Gaussians, half_extent
+from smartsplat_large.gaussians import COLUMNS, Gaussians, half_extent
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
 from smartsplat_large.render.base import BlockRenderer, Projection
@@ -45,6 +48,8 @@ _BLOCK_SPACINGS = 32
 _SIDES = (128, 512)
 _GROWTH = 1.5
 _LARGEST_TABLED = 127
+
+Homes = Int32[np.ndarray, "n"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +84,11 @@ class Turn:
 
     blocks: list[int]
     renderer: BlockRenderer
-    symbols: Symbols
+    symbols: SymbolTable
     shape: Gaussians
     projection: Projection
     members: Members
-    home: Index
+    home: Homes
     """Block of each Gaussian; -1 for those that reach further than a halo, whose symbols stay."""
 
     def __len__(self) -> int:
@@ -131,38 +136,54 @@ def round_block(rounding: Rounding, part: Part) -> Symbols:
 
 
 def round_jointly(
-    source: ImageSource, renderer: BlockRenderer, symbols: Symbols, layout: Layout, step: float, models: Models, price: float,
-    workers: Workers, *, shapes: bool,
-) -> Symbols:  # fmt: skip
-    """``symbols`` that fit the image better, or as well in fewer bits: one pass over all blocks.
+    source: ImageSource, renderer: BlockRenderer, symbols: SymbolTable, layout: Layout, step: float, models: Models,
+    price: float, workers: Workers, *, shapes: bool,
+) -> None:  # fmt: skip
+    """Let ``symbols`` fit the image better, or as well in fewer bits: one pass over all blocks.
 
     ``price`` is the squared error that a bit is worth, in units of the energy of one amplitude step. Blocks are visited
     in four rounds, none beside another of its round: the Gaussians of a round do not overlap across blocks, so the order
     of blocks, and the number of workers, do not matter.
     """
-    symbols = symbols.take(np.arange(len(symbols)))
-    shape = dequantize(symbols, step, layout.leaf)
+    shape = _decoded(symbols, step, layout.leaf)
     grid = _grid(layout, len(symbols))
     home = _home(shape, grid)
     bits = color_bits(models, shape.channels)
     price *= math.pi * step * step
     shared = Rounding(source, renderer, layout, grid, step, models, bits, price, shapes)
     for group in range(4):
-        projection = renderer.project(shape, 1.0)
-        found = members(projection, grid)
-        turn = Turn(grid.group(group), renderer, symbols, shape, projection, found, home)
-        # All of a round before any of it is put in place: its tasks share what came before it.
-        rounded = list(workers.map(round_block, shared, turn, pixels=grid.block**2))
-        for number, part in enumerate(rounded):
-            own = turn.own(number)
-            _put(symbols, own, part)
-            _put(shape, own, dequantize(part, step, layout.leaf))
-    return symbols
+        _round_group(shared, group, symbols, shape, home, workers)
 
 
-def _put(batch: Symbols | Gaussians, at: Index, part: Symbols | Gaussians) -> None:
-    for field in dataclasses.fields(batch):
-        getattr(batch, field.name)[at] = getattr(part, field.name)
+def _round_group(
+    shared: Rounding, group: int, symbols: SymbolTable, shape: Gaussians, home: Homes, workers: Workers
+) -> None:
+    """Let ``symbols`` and ``shape`` be what the blocks of one group make of them."""
+    projection = shared.renderer.project(shape, 1.0, workers.spread, columns.empty)
+    turn = Turn(
+        shared.grid.group(group), shared.renderer, symbols, shape, projection, members(projection, shared.grid), home
+    )
+    # What a block has done is put in place at once: no other block of its group sees those whose home it is.
+    for number, part in enumerate(workers.map(round_block, shared, turn, pixels=shared.grid.block**2)):
+        own = turn.own(number)
+        symbols.put(own, part)
+        _put(shape, own, dequantize(part, shared.step, shared.layout.leaf))
+
+
+def _decoded(symbols: SymbolTable, step: float, leaf: int) -> Gaussians:
+    """All Gaussians as they would be decoded now."""
+    n, f32 = len(symbols), np.float32
+    found = Gaussians(
+        columns.empty((n, 2)), columns.empty((n, 2), f32), columns.empty(n, f32), columns.empty((n, symbols.channels), f32)
+    )  # fmt: skip
+    for rows in columns.chunks(n):
+        _put(found, rows, dequantize(symbols.take(rows), step, leaf))
+    return found
+
+
+def _put(batch: Gaussians, at: Index | slice, part: Gaussians) -> None:
+    for name in COLUMNS:
+        getattr(batch, name)[at] = getattr(part, name)
 
 
 def variants(symbols: Symbols, layout: Layout) -> list[Symbols]:
@@ -203,14 +224,19 @@ def _grid(layout: Layout, count: int) -> BlockGrid:
     return BlockGrid(layout.size, side, side // 2)
 
 
-def _home(shape: Gaussians, grid: BlockGrid) -> Index:
-    # A pass may let a Gaussian grow by a step or two.
-    reach = _GROWTH * half_extent(shape.scale, shape.rotation).max(axis=1)
+def _home(shape: Gaussians, grid: BlockGrid) -> Homes:
+    """The block in whose outer window each Gaussian lies with some room to spare, or -1."""
+    found = columns.empty(len(shape), np.int32)
     limit = np.array([grid.size.width - 1, grid.size.height - 1])
-    nearest = np.clip(np.floor(shape.xy), 0, limit)
-    outside = np.abs(shape.xy - nearest).max(axis=1) - 1
-    column, row = (nearest // grid.block).astype(np.int64).T
-    return np.where(reach + np.maximum(outside, 0) < grid.halo - 1, row * grid.columns + column, -1)
+    for rows in columns.chunks(len(shape)):
+        part = shape.part(rows)
+        # A pass may let a Gaussian grow by a step or two.
+        reach = _GROWTH * half_extent(part.scale, part.rotation).max(axis=1)
+        nearest = np.clip(np.floor(part.xy), 0, limit)
+        outside = np.abs(part.xy - nearest).max(axis=1) - 1
+        column, row = (nearest // grid.block).astype(np.int64).T
+        found[rows] = np.where(reach + np.maximum(outside, 0) < grid.halo - 1, row * grid.columns + column, -1)
+    return found
 
 
 def geometry_bits(symbols: Symbols, layout: Layout, models: Models) -> FloatColumn:

@@ -37,7 +37,7 @@ def test_the_faintest_pay_for_what_is_over(batch, count):
     budget = int(0.985 * over.size_bytes)
     found = trimmed(symbols, layout, 8, step, Extras(), over, budget)
     assert 0.997 * budget <= found.size_bytes <= budget
-    energy = np.square(symbols.color).sum(axis=1)
+    energy = np.square(symbols.color, dtype=np.int64).sum(axis=1)
     gone = np.setdiff1d(over.kept, found.kept)
     assert 0 < len(gone) < 0.05 * count
     assert energy[gone].max() <= energy[found.kept].min()
