@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartsplat_large.config import FitConfig
 from smartsplat_large.memory import Footprint, program_on, require
@@ -86,13 +86,20 @@ def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) 
     program, gaussians = program_on(config.device), plan.footprint.gaussians
     return {
         f"copying {meta.size} pixels": Footprint(program=program, gaussians=0, working=copying),
-        f"sampling {plan.gaussians} Gaussians": footprint(
-            meta.size, meta.channels, meta.dtype.itemsize, plan.gaussians, config.sampling, threads
-        ),
+        f"sampling {plan.gaussians} Gaussians": _sampling(meta, config, plan, threads),
         f"fitting {plan.gaussians} Gaussians to {meta.size} pixels": plan.footprint,
         # What held the Gaussians is not given back to the system at once.
         f"verifying {meta.size} pixels": Footprint(program=program, gaussians=gaussians, working=judging),
     }
+
+
+def _sampling(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) -> Footprint:
+    about = (meta.size, meta.channels, meta.dtype.itemsize, plan.gaussians, config.sampling, threads)
+    inside = footprint(*about)
+    if not plan.with_files:
+        return inside
+    beside = footprint(*about, mapped=True)
+    return replace(beside, gaussians=beside.gaussians + in_use(inside.gaussians - beside.gaussians))
 
 
 def _planned(

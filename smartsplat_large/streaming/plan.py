@@ -70,7 +70,9 @@ class FitPlan:
     task_bytes: int
     """What one task takes at its peak, whose blocks may be several."""
     column_bytes: int
-    """What the columns of all Gaussians take; the footprint has what must be in memory of it."""
+    """What the columns of all Gaussians take."""
+    with_files: bool = True
+    """Whether they lie in files as far as memory does not hold them. The footprint has what must be in memory of them."""
 
     @property
     def coarsest(self) -> int:
@@ -119,7 +121,7 @@ def plan_fit(
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,
         task_bytes=task_bytes(*about, block, blocked=blocked),
-        column_bytes=column_bytes(most, channels),
+        column_bytes=column_bytes(most, channels), with_files=with_files,
     )  # fmt: skip
 
 
