@@ -29,8 +29,8 @@ from smartsplat_large.errors import DiskFullError
 
 ROWS = 1 << 16
 """Rows of which temporary arrays are made at a time."""
-RESIDENT = 1 << 27
-"""Bytes of mapped files that may be in memory; as much again may be at times."""
+RESIDENT = 96 << 20
+"""Bytes of mapped files that may be in memory; at times it is up to three times as many."""
 _WORTH_COUNTING = 1 << 20
 """Bytes below which an array is kept in memory in any case."""
 _SELDOM_S, _OFTEN_S = 0.01, 0.0005

@@ -29,8 +29,8 @@ _PAYLOADS_AHEAD = 5
 _HELD_BYTES_PER_COLUMN = 52
 """Raw value and two moments (12), records and moments of the renderer (20), this and the best state (10), membership of
 blocks (3), and columns of before that wait to be used again. These lie in files where memory does not hold them."""
-_WORKING_BYTES_PER_COLUMN = 12
-"""What comes on top while rows are put in order: of costs, of blocks, of symbols. It is in memory."""
+_WORKING_BYTES_PER_COLUMN, _VISITING_BYTES_PER_COLUMN = 5, 12
+"""What comes on top while rows are put in order, and what blocked mode has on its way beside that. It is in memory."""
 TASK_PIXELS = 1 << 22
 """A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
 _WITH_SSIM = 1.5
@@ -140,9 +140,10 @@ def project(
     """Bytes at the peak of a fit: the least, where columns may lie in files."""
     pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
     held = column_bytes(gaussians, channels)
+    beside = _VISITING_BYTES_PER_COLUMN if blocked else _WORKING_BYTES_PER_COLUMN
     return memory.Footprint(
         program=memory.program_on(device),
-        gaussians=gaussians * (5 + channels) * _WORKING_BYTES_PER_COLUMN + (in_use(held) if with_files else held),
+        gaussians=gaussians * (5 + channels) * beside + (in_use(held) if with_files else held),
         working=(workers + 2) * (pixels + 2 * local),
     )
 
@@ -154,7 +155,7 @@ def column_bytes(gaussians: int, channels: int) -> int:
 
 def in_use(held: int) -> int:
     """What columns of so many bytes take of memory at least, where they may lie in files."""
-    return min(held, 2 * columns.RESIDENT)
+    return min(held, 3 * columns.RESIDENT)
 
 
 def task_bytes(size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, blocked: bool) -> int:
