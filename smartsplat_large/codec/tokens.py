@@ -7,9 +7,11 @@ alphabets are short, and no value is out of range.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from numba import njit
 
 from smartsplat_large.codec.quantize import MAX_OCTAVE
 
@@ -76,11 +78,23 @@ def token_count(signed: bool) -> int:
 
 def tokenize(values: Ints, signed: bool) -> tuple[Ints, Ints, Ints]:
     """``(token, low, size)``: the value is the ``low``-th of the ``size`` values that share its token."""
-    magnitude = np.abs(values)
-    token = np.searchsorted(_STARTS, magnitude.astype(np.float64), side="right") - 1
-    low = magnitude - _FIRSTS[token]
-    size = _SIZES[token]
-    return (MAGNITUDES - 1 + np.where(values < 0, -token, token) if signed else token), low, size
+    token, low, size = (np.empty(len(values), np.int64) for _ in range(3))
+    _tokenize(values, signed, token, low, size)
+    return token, low, size
+
+
+@njit(cache=True, nogil=True)
+def _tokenize(values: Any, signed: bool, token: Any, low: Any, size: Any) -> None:
+    for i in range(len(values)):
+        magnitude = abs(values[i])
+        found = magnitude
+        if magnitude >= DIRECT:
+            step, rest = -1, magnitude // DIRECT
+            while rest:
+                step, rest = step + 1, rest >> 1
+            found = DIRECT + 4 * step + (magnitude >> (step + 2) & 3)
+        low[i], size[i] = magnitude - _FIRSTS[found], _SIZES[found]
+        token[i] = MAGNITUDES - 1 + (-found if values[i] < 0 else found) if signed else found
 
 
 def token_sizes(tokens: Ints, signed: bool) -> Ints:
