@@ -18,6 +18,7 @@ import os
 import tempfile
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ _WORTH_COUNTING = 1 << 20
 """Bytes below which an array is kept in memory in any case."""
 _SELDOM_S, _OFTEN_S = 0.01, 0.0005
 """Between two looks at what is resident, when there is room left and when there is not."""
+_LOOKED_BACK = 32
+"""Of so many times that all was let go, the least that stayed is what is not of columns."""
 _FASTEST = 1 << 34
 """Bytes a second that may become resident."""
 _STATM = Path("/proc/self/statm")
@@ -182,14 +185,16 @@ class _Held:
                 self._free.append(room)
 
     def _look_on(self) -> None:
-        # Libraries are mapped files as well.
-        others, wait = _resident_of_files(), _SELDOM_S
+        # Libraries are mapped files as well. There may be more of them in time; but what is seen after letting go may also be
+        # pages that came back before it was looked at.
+        others, wait = deque([_resident_of_files()], _LOOKED_BACK), _SELDOM_S
         while not self._ended.wait(wait):
-            room = self._resident - (_resident_of_files() - others)
+            room = self._resident - (_resident_of_files() - min(others))
             if room < 0:
                 for file in list(self._files):
                     file.madvise(mmap.MADV_DONTNEED)
-                others, room = _resident_of_files(), self._resident
+                others.append(_resident_of_files())
+                room = self._resident
             wait = min(max(room / _FASTEST, _OFTEN_S), _SELDOM_S)
 
     def close(self) -> None:
