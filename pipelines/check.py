@@ -14,6 +14,10 @@ import time
 
 import bootstrap
 
+ALONE = ["tests/golden", "tests/integration/test_resident_memory.py"]
+"""Tests that come first, one at a time: whole fits compile most kernels, which two processes would both compile; and what a
+process holds is looked at so often that a busy machine would miss some of it."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -21,13 +25,15 @@ def main() -> int:
     fast = parser.parse_args().fast
     bootstrap.enter(".[dev]")
     python = [sys.executable, "-m"]
-    slow = ["--ignore=tests/integration"] if fast else []
+    alone = [path for path in ALONE if not (fast and path.startswith("tests/integration"))]
+    ignored = [f"--ignore={path}" for path in (*ALONE, *(["tests/integration"] if fast else []))]
     steps = {
         "ruff check": [*python, "ruff", "check", "."],
         "ruff format": [*python, "ruff", "format", "--check", "."],
         "mypy": [*python, "mypy"],
         "lint-imports": [bootstrap.script("lint-imports")],
-        "pytest": [*python, "pytest", *slow],
+        "pytest, alone": [*python, "pytest", *alone],
+        "pytest": [*python, "pytest", "-n", "2", "--dist", "worksteal", *ignored],
     }
     results = {name: run(name, command) for name, command in steps.items()}
     print("\n── summary " + "─" * 40)
