@@ -267,7 +267,7 @@ def test_standard_models_are_learnt_and_other_contexts_compared(
     fits = tmp_path / "fits"
     monkeypatch.setattr(standard_models, "CROP", (96, 64))
     monkeypatch.setattr(standard_models, "STEPS", 20)
-    monkeypatch.setattr(standard_models, "preset", lambda name: preset(name).replace(steps=20))
+    monkeypatch.setattr(standard_models, "preset", lambda name: preset(name).replace(steps=20, finish_passes=0))
     given = [str(MOUNTAIN), "--fits", str(fits), "--ratios", "10", "20", "--table", str(tmp_path / "standard.bin")]
     monkeypatch.setattr(sys, "argv", ["standard_models.py", *given])
     standard_models.main()
