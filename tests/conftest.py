@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 PACKAGE = Path(__file__).parents[1] / "smartsplat_large"
@@ -13,8 +14,10 @@ settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
 
-def pytest_sessionstart() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """Remove stale kernels: numba's cache notices a change in a kernel's own file, not in one that it was inlined from."""
+    if hasattr(session.config, "workerinput"):  # of pytest-xdist; whoever started it has removed them
+        return
     inlined = [*PACKAGE.glob("*.py"), PACKAGE / "codec" / "contexts.py"]
     shared = [path.stat().st_mtime for path in inlined]
     for folder in {path.parent for path in PACKAGE.rglob("*.py")}:

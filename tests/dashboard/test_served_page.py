@@ -105,9 +105,12 @@ def wait_for(text: str, address: str, session_id: str) -> None:
 
 
 @pytest.mark.parametrize("good", [True, False])
-def test_whoever_has_the_page_open_sees_how_the_fit_ended(scheduler: str | None, good: bool) -> None:
+def test_whoever_has_the_page_open_sees_how_the_fit_ended(
+    scheduler: str | None, good: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from bokeh.client import pull_session
 
+    monkeypatch.setattr("smartsplat_large.dashboard.serve._PATIENCE_S", 30.0)
     notes = Notes()
     record = Record(notes, "a.tif", Size(100, 50), 4000)
     with (

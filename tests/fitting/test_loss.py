@@ -67,9 +67,9 @@ def alone(block: Block) -> Size:
 )
 def test_blocks_sum_to_the_whole_image(shape, side: int, config: LossConfig) -> None:
     rng = np.random.default_rng(0)
-    target = rng.uniform(0, 1, shape).astype(np.float32)
-    rendered = np.clip(target + rng.normal(0, 0.1, shape), 0.01, 0.99).astype(np.float32)
-    loss, gradient = by_torch(rendered, target, config)
+    target = rng.integers(0, 255, shape, np.uint8, endpoint=True)
+    rendered = np.clip(target / 255 + rng.normal(0, 0.1, shape), 0.01, 0.99).astype(np.float32)
+    loss, gradient = by_torch(rendered, target / 255, config)
     got_loss, got_gradient = in_blocks(rendered, target, config, side)
     assert got_loss == pytest.approx(loss, rel=1e-6, abs=5e-7)
     np.testing.assert_allclose(got_gradient, gradient, rtol=0, atol=3e-6 * np.abs(gradient).max())
@@ -77,11 +77,11 @@ def test_blocks_sum_to_the_whole_image(shape, side: int, config: LossConfig) -> 
 
 def test_overshoot_costs_nothing_where_the_target_is_white() -> None:
     block = BlockGrid(Size(20, 20), 20, HALO)[0]
-    white, beyond = np.ones((3, 20, 20), np.float32), np.full((3, 20, 20), 1.5, np.float32)
+    white, beyond = np.full((3, 20, 20), 255, np.uint8), np.full((3, 20, 20), 1.5, np.float32)
     sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), alone(block))
     assert sums.absolute == 0
     assert not gradient.any()
-    sums, gradient = block_loss(beyond, white * 0.5, block, LossConfig(l1=0, l2=1, ssim=0), alone(block))
+    sums, gradient = block_loss(beyond, white // 2, block, LossConfig(l1=0, l2=1, ssim=0), alone(block))
     assert (gradient > 0).all(), "a pixel beyond the range must still be pulled back"
 
 
@@ -92,7 +92,7 @@ def test_overshoot_at_white_has_no_sign(dtype: type, width: int) -> None:
     block = BlockGrid(Size(width, 20), 20, HALO)[0]
     beyond = np.full((3, 20, width), 1.5, np.float32)
     white = np.full(beyond.shape, np.iinfo(dtype).max, dtype)
-    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0), alone(block))
+    sums, gradient = block_loss(beyond, white, block, LossConfig(l1=1, l2=1, ssim=0, ssim_stride=2), alone(block))
     assert (sums.absolute, sums.squared) == (0, 0)
     assert not gradient.any()
     renderer = CpuRenderer((1.5,) * 3)
@@ -102,25 +102,23 @@ def test_overshoot_at_white_has_no_sign(dtype: type, width: int) -> None:
 
 def test_identical_pictures_have_no_loss() -> None:
     block = BlockGrid(Size(30, 25), 64, HALO)[0]
-    picture = np.random.default_rng(0).uniform(0, 1, (3, 25, 30)).astype(np.float32)
-    sums, gradient = block_loss(picture, picture, block, LossConfig(), alone(block))
+    whole = np.random.default_rng(0).integers(0, 255, (3, 25, 30), np.uint8, endpoint=True)
+    sums, gradient = block_loss(whole * np.float32(1 / 255), whole, block, LossConfig(), alone(block))
     assert sums.value(LossConfig()) == pytest.approx(0, abs=1e-6)
     assert sums.psnr == float("inf")
     assert np.abs(gradient).max() < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_whole_numbers_are_the_same_target(dtype: type) -> None:
-    block = BlockGrid(Size(40, 31), 64, HALO)[0]
+def test_the_largest_number_is_white(dtype: type) -> None:
+    block, config = BlockGrid(Size(40, 31), 64, HALO)[0], LossConfig(ssim_stride=2)
     rng = np.random.default_rng(0)
     whole = rng.integers(0, np.iinfo(dtype).max, (3, 31, 40), dtype=dtype, endpoint=True)
     rendered = rng.uniform(0, 1, whole.shape).astype(np.float32)
-    one, d_one = block_loss(rendered, whole, block, LossConfig(), alone(block))
-    other, d_other = block_loss(
-        rendered, (whole / np.iinfo(dtype).max).astype(np.float32), block, LossConfig(), alone(block)
-    )
-    assert one.value(LossConfig()) == pytest.approx(other.value(LossConfig()), rel=1e-6)
-    np.testing.assert_allclose(d_one, d_other, rtol=0, atol=2e-6 * np.abs(d_other).max())
+    loss, gradient = by_torch(rendered, whole / np.iinfo(dtype).max, config)
+    got, got_gradient = block_loss(rendered, whole, block, config, alone(block))
+    assert got.value(config) == pytest.approx(loss, rel=1e-6)
+    np.testing.assert_allclose(got_gradient, gradient, rtol=0, atol=3e-6 * np.abs(gradient).max())
 
 
 @pytest.mark.parametrize("shape", [(1, 40), (40, 1), (1, 1), (41, 33), (40, 32)])
@@ -130,7 +128,7 @@ def test_every_other_pixel_weighs_as_much_whatever_the_shape(shape: tuple[int, i
     points = len(range(0, shape[0], 2)) * len(range(0, shape[1], 2))
     assert pixels_a_point(Size(*shape), 2) * points == pytest.approx(shape[0] * shape[1])
     block = BlockGrid(Size(*shape), 64, HALO)[0]
-    dark, bright = (np.full((1, shape[1], shape[0]), value, np.float32) for value in (0.0, 1.0))
+    dark, bright = np.zeros((1, shape[1], shape[0]), np.float32), np.full((1, shape[1], shape[0]), 255, np.uint8)
     every, other = (
         block_loss(dark, bright, block, LossConfig(l1=0, ssim=1, ssim_stride=stride), alone(block))[0]
         for stride in (1, 2)
@@ -142,10 +140,9 @@ def test_every_other_pixel_has_the_same_similarity() -> None:
     """The lattice's mean is that of all pixels, and so is its gradient, to what a blur of sigma 1.5 leaves between them."""
     block = BlockGrid(Size(240, 200), 256, HALO)[0]
     y, x = np.mgrid[:200, :240]
-    target = (
-        np.stack([np.sin(x / 5) * np.cos(y / 9), np.sin((x + y) / 7), np.cos(x * y / 900)]).astype(np.float32) / 2 + 0.5
-    )
-    rendered = np.clip(target + np.random.default_rng(0).normal(0, 0.05, target.shape), 0, 1).astype(np.float32)
+    waves = np.stack([np.sin(x / 5) * np.cos(y / 9), np.sin((x + y) / 7), np.cos(x * y / 900)]) / 2 + 0.5
+    target = (255 * waves).astype(np.uint8)
+    rendered = np.clip(waves + np.random.default_rng(0).normal(0, 0.05, target.shape), 0, 1).astype(np.float32)
     every, d_every = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1), alone(block))
     other, d_other = block_loss(rendered, target, block, LossConfig(l1=0, ssim=1, ssim_stride=2), alone(block))
     assert other.dissimilarity == pytest.approx(every.dissimilarity, rel=0.01)

@@ -16,10 +16,13 @@ from .conftest import Command, Start
 FAST = ("--preset", "fast", "--steps", 3)
 
 
-@pytest.mark.parametrize("preset", ["fast", "balanced", "paper"])
-@pytest.mark.parametrize("ratio", [5, 20, 50, 200, 1000, 5000])
+@pytest.mark.parametrize(
+    ("preset", "ratio"),
+    [*(("balanced", ratio) for ratio in (5, 20, 50, 200, 1000, 5000)),
+     *((preset, ratio) for preset in ("fast", "paper") for ratio in (5, 200, 5000))],
+)  # fmt: skip
 def test_ratio_is_a_promise(
-    command: Command, tmp_path: Path, scene: Callable[..., np.ndarray], ratio: int, preset: str
+    command: Command, tmp_path: Path, scene: Callable[..., np.ndarray], preset: str, ratio: int
 ) -> None:
     image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
     np.save(image, scene(384, 320, 3))
@@ -32,7 +35,7 @@ def test_ratio_is_a_promise(
     assert preset == "paper" or done.json["bytes"] >= 0.97 * budget - 2
 
 
-@pytest.mark.parametrize("target", [25, 27.5, 33])
+@pytest.mark.parametrize("target", [24.5, 33])
 def test_psnr_is_a_promise(command: Command, tmp_path: Path, scene: Callable[..., np.ndarray], target: float) -> None:
     image, out = tmp_path / "in.npy", tmp_path / "a.ssplat"
     texture = np.random.default_rng(0).normal(0, 6, (110, 150, 3))
@@ -47,8 +50,9 @@ def test_psnr_is_a_promise(command: Command, tmp_path: Path, scene: Callable[...
 def test_a_psnr_of_a_photograph_whoever_does_the_work(command: Command, picture: Path, tmp_path: Path) -> None:
     for name, workers in (("a", 1), ("b", 3)):
         done = command(
-            "fit", picture, "-o", tmp_path / name, "--psnr", 24, "--preset", "fast", "--workers", workers, "--json"
-        )
+            "fit", picture, "-o", tmp_path / name, "--psnr", 24, "--preset", "fast", "--steps", 20, "--workers", workers,
+            "--json",
+        )  # fmt: skip
         assert 24 <= done.json["psnr"] <= 24.1
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 

@@ -67,8 +67,9 @@ def oracle(function: Callable[..., torch.Tensor], a: Planes, b: Planes, dtype: t
     return float(function(x, y, data_range=1, size_average=True))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    ("kind", "size"), [*((kind, SIZES[0]) for kind in KINDS), *(("noise", size) for size in SIZES[1:])], ids=str
+)
 def test_scores_equal_pytorch_msssim(kind: str, size: Size) -> None:
     a, b = pair(kind, size)
     score = streamed(a, b, block=100)

@@ -216,7 +216,7 @@ def test_a_disk_that_has_room_again_is_written_to_again(
     whole: Best, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever was being written when it ran full."""
-    for full in range(40, 200, 7):
+    for full in range(40, 200, 13):
         sync, calls, notes = state_store.await_on_disk, [0], Notes()
 
         def filled(path: Path, sync=sync, calls=calls, full=full) -> None:

@@ -198,7 +198,11 @@ def test_tasks_ask_for_memory_where_workers_have_it_to_give(tmp_path: Path) -> N
 
 
 def test_a_worker_that_takes_no_tasks_has_no_slots(tmp_path: Path) -> None:
-    with local_cluster(tmp_path) as started, cluster.connected(started.scheduler_address, 0) as fit:
+    # Without a limit of memory: what watches it would let the worker go on.
+    with (
+        local_cluster(tmp_path, memory_limit=0) as started,
+        cluster.connected(started.scheduler_address, 0) as fit,
+    ):
         assert sorted(fit.slots_now()) == sorted(worker.address for worker in started.workers.values())
         paused, going = started.workers.values()
         paused.status = distributed.core.Status.paused

@@ -56,7 +56,7 @@ def squared_error(source: ImageSource, gaussians: Gaussians) -> float:
 def finished(source: ImageSource, fitted: Gaussians, workers: int):
     plain = encode_to_budget(fitted, size=source.meta.size, bits=8, budget_bytes=BUDGET)
     with open_workers(workers, progress=Silent()) as pool:
-        return plain, finish_within(plain, fitted, BUDGET, 8, Extras(), source, CpuRenderer(), pool, Silent(), 5)
+        return plain, finish_within(plain, fitted, BUDGET, 8, Extras(), source, CpuRenderer(), pool, Silent(), 2)
 
 
 def test_a_finished_file_keeps_to_its_budget_whatever_the_workers(source, fitted):
