@@ -140,6 +140,11 @@ class AdamState:
             elif len(fresh) > shared:
                 setattr(self, name, columns.joined([column, getattr(fresh, name)[shared:]]))
 
+    def reorder(self, order: Index) -> None:
+        """Put the rows into another order."""
+        for name in COLUMNS:
+            setattr(self, name, columns.taken(getattr(self, name), order))
+
     def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once, price: RatePrice = FREE) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""
         c = self.config

@@ -10,6 +10,7 @@ from smartsplat_large.config import FitConfig, LossConfig
 from smartsplat_large.fitting.guard import MOVING, STRICT, Patience
 from smartsplat_large.fitting.loss import LossSums
 from smartsplat_large.fitting.optimizer import AdamState
+from smartsplat_large.fitting.order import by_place
 from smartsplat_large.fitting.rate import FREE, RatePrice, rate_price
 from smartsplat_large.fitting.visit import Course
 from smartsplat_large.gaussians import Gaussians
@@ -74,7 +75,7 @@ def fit_gaussians(
     resumed = checkpoint.take_resumed()
     stage = None if resumed is None else resumed.stage
     if stage is None:
-        initial = above(initial, renderer.background)
+        initial = above(initial.chosen(by_place(initial.xy)), renderer.background)
     if resumed is not None and stage == "fitted":
         return _finished(resumed.best, checkpoint)
     if stage in (None, "sampled"):
@@ -337,9 +338,14 @@ class _Descent:
             return
         sweep = self._sweep(max(level, self._relocation_level()), self.plan.block)
         index, newcomers = relocations(sweep, share, self._growth(level, share), self.workers)
+        del sweep
         with uninterrupted():
             self.state.replace(index, newcomers, self.plan.size)
-            if len(newcomers) != len(index):
+            order = by_place(self.state.xy)
+            self.state.reorder(order)
+            if len(newcomers) == len(index):
+                self.best.gaussians = self.best.gaussians.chosen(order)
+            else:
                 # Another number of Gaussians has another loss: no state of before is to be returned to.
                 self.best = Best(
                     self.state.all_gaussians(), recent=self.best.recent, rate=self.best.rate, lost=self.best.lost
