@@ -19,7 +19,8 @@ from smartsplat_large.codec import Encoded, SplatFile, write_atomic
 from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import UsageError
-from smartsplat_large.memory import Footprint, GiB, doubt_of_room, format_bytes, program_on, require
+from smartsplat_large.gaussians import Gaussians
+from smartsplat_large.memory import Footprint, GiB, format_bytes, program_on, require, require_room
 from smartsplat_large.metrics import Score
 from smartsplat_large.paths import (
     check_output_place,
@@ -138,7 +139,7 @@ def fit(
         room = 0 if scheduler else allowed.spare_bytes
         limit_bytes = allowed.limit_bytes if config.psnr is None else None
         record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
-        with passing_folder(at_work) as folder, _columns_in(folder, allowed, progress):
+        with passing_folder(at_work) as folder, _columns_in(folder, allowed, record or progress):
             checkpoint.open(target, resume=bool(resume))
             levels = 1 if checkpoint.delivered else allowed.levels
             checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
@@ -181,9 +182,10 @@ def _columns_in(folder: Place, allowed: Allowance, progress: Progress) -> Iterat
     here = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     in_files = allowed.plan.column_bytes - allowed.column_bytes
     if in_files > 0:
-        doubt = doubt_of_room(here, in_files)
+        announced = f"the Gaussians will take up to {format_bytes(in_files)} in {here}"
+        doubt = require_room(here, in_files, announced, hint="--work FOLDER for another disk, or more --memory")
         if doubt or in_files > GiB:
-            progress.note(f"the Gaussians will take up to {format_bytes(in_files)} in {here}{doubt}")
+            progress.note(announced + doubt)
     with columns.mapped(here, allowed.column_bytes):
         yield
 
@@ -200,12 +202,16 @@ def _encoded(
             config.psnr,
         )  # fmt: skip
     meta = copy.meta
-    initial = checkpoint.resumed_gaussians or sample(
-        copy.read, meta.size, meta.channels, meta.dtype, allowed.count, config.sampling, config.seed,
-        workers=allowed.threads, progress=progress,
-    )  # fmt: skip
+
+    def initial() -> Gaussians:
+        return checkpoint.resumed_gaussians or sample(
+            copy.read, meta.size, meta.channels, meta.dtype, allowed.count, config.sampling, config.seed,
+            workers=allowed.threads, progress=progress,
+        )  # fmt: skip
+
+    # Nothing here keeps what a fit begins with alive.
     best = fit_gaussians(
-        copy, renderer, initial, allowed.plan, config, pool, progress, kept_bytes, checkpoint, allowed.limit_bytes
+        copy, renderer, initial(), allowed.plan, config, pool, progress, kept_bytes, checkpoint, allowed.limit_bytes
     )  # fmt: skip
     return encode_within(best.gaussians, copy, renderer, config, allowed.limit_bytes, pool, progress)
 

@@ -12,6 +12,7 @@ disk. (It takes Linux to know how many there are. Elsewhere that is left to the 
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import mmap
 import os
@@ -21,7 +22,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -36,6 +37,8 @@ _WORTH_COUNTING = 1 << 20
 """Bytes below which an array is kept in memory in any case."""
 _SELDOM_S, _OFTEN_S = 0.01, 0.0005
 """Between two looks at what is resident, when there is room left and when there is not."""
+_KEPT_FREE = 64
+"""A file that was given back is kept until so many more have been asked for."""
 _LOOKED_BACK = 32
 """Of so many times that all was let go, the least that stayed is what is not of columns."""
 _FASTEST = 1 << 34
@@ -54,14 +57,14 @@ def empty(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
         The disk of the files does not hold it.
     """
     size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
-    if _held is None or size < _WORTH_COUNTING:
+    if not _held or size < _WORTH_COUNTING:
         return np.empty(shape, dtype)
-    return np.asarray(_held.lease(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), size))
+    return np.asarray(_held[-1].lease(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), size))
 
 
 def zeros(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
     """A column of all Gaussians, all of it zero."""
-    if _held is None:
+    if not _held:
         return np.zeros(shape, dtype)
     column = empty(shape, dtype)
     for rows in chunks(len(column)):
@@ -118,15 +121,15 @@ def mapped(folder: Path, in_memory: int = 0, resident: int = RESIDENT) -> Iterat
     """For the length of a ``with`` block, columns of more than ``in_memory`` bytes together lie in files in ``folder``.
 
     Of these, about ``resident`` bytes are in memory. They have no names: they are gone when nobody refers to their columns,
-    also where this process is killed.
+    also where this process is killed. Of several blocks at a time, the one that began last counts.
     """
-    global _held
-    before, _held = _held, _Held(folder, in_memory, resident)
+    held = _Held(folder, in_memory, resident)
+    _held.append(held)
     try:
-        with contextlib.closing(_held):
+        with contextlib.closing(held):
             yield
     finally:
-        _held = before
+        _held.remove(held)
 
 
 class _Held:
@@ -134,8 +137,10 @@ class _Held:
 
     def __init__(self, folder: Path, in_memory: int, resident: int) -> None:
         self._folder, self._left, self._resident = folder, in_memory, resident
-        self._files: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
-        self._free: list[mmap.mmap] = []
+        # A plain list: it can be copied while it grows.
+        self._files: list[weakref.ref[mmap.mmap]] = []
+        self._free: list[tuple[int, mmap.mmap]] = []
+        self._leased = 0
         self._lock = threading.RLock()  # a lease may end, by garbage collection, wherever memory is asked for
         self._ended = threading.Event()
         self._onlooker: threading.Thread | None = None
@@ -155,23 +160,26 @@ class _Held:
     def _file(self, size: int) -> mmap.mmap:
         unit = max(mmap.PAGESIZE, 1 << (size.bit_length() - 4))
         size = -(-size // unit) * unit
-        fitting = [file for file in self._free if size <= len(file) <= 2 * size]
+        self._leased += 1
+        fitting = [(len(file), at) for at, (_, file) in enumerate(self._free) if size <= len(file) <= 2 * size]
         if fitting:
-            file = min(fitting, key=len)
-            self._free.remove(file)
-            return file
-        # The number of Gaussians has changed: those of before will not be wanted again.
-        self._free.clear()
+            return self._free.pop(min(fitting)[1])[1]
+        # What has not been wanted for long is of another number of Gaussians.
+        self._free = [(since, file) for since, file in self._free if self._leased - since < _KEPT_FREE]
+        return self._new(size)
+
+    def _new(self, size: int) -> mmap.mmap:
         try:
             with tempfile.TemporaryFile(dir=self._folder) as opened:
                 _reserve(opened.fileno(), size)
                 file = mmap.mmap(opened.fileno(), size)
         except OSError as error:
             raise DiskFullError(
-                f"{self._folder}: no room for the Gaussians that memory does not hold: {error.strerror or error}",
+                f"{self._folder}: cannot take the Gaussians that memory does not hold: {error.strerror or error}",
                 hint="--work FOLDER for another disk, or more --memory",
             ) from error
-        self._files.add(file)
+        self._files = [known for known in self._files if known() is not None]
+        self._files.append(weakref.ref(file))
         if self._onlooker is None and _STATM.exists():
             self._onlooker = threading.Thread(target=self._look_on, name="smartsplat-columns", daemon=True)
             self._onlooker.start()
@@ -182,20 +190,25 @@ class _Held:
             if isinstance(room, np.ndarray):
                 self._left += room.nbytes
             elif not self._ended.is_set():
-                self._free.append(room)
+                self._free.append((self._leased, room))
 
     def _look_on(self) -> None:
-        # Libraries are mapped files as well. There may be more of them in time; but what is seen after letting go may also be
-        # pages that came back before it was looked at.
-        others, wait = deque([_resident_of_files()], _LOOKED_BACK), _SELDOM_S
-        while not self._ended.wait(wait):
-            room = self._resident - (_resident_of_files() - min(others))
-            if room < 0:
-                for file in list(self._files):
-                    file.madvise(mmap.MADV_DONTNEED)
-                others.append(_resident_of_files())
-                room = self._resident
-            wait = min(max(room / _FASTEST, _OFTEN_S), _SELDOM_S)
+        with _STATM.open("rb", buffering=0) as statm:
+            # Libraries are mapped files as well. There may be more of them in time; but what is seen after letting go may
+            # also be pages that came back before it was looked at.
+            others, wait = deque([_resident_of_files(statm)], _LOOKED_BACK), _SELDOM_S
+            while not self._ended.wait(wait):
+                room = self._resident - (_resident_of_files(statm) - min(others))
+                if room < 0:
+                    self._let_go()
+                    others.append(_resident_of_files(statm))
+                    room = self._resident
+                wait = min(max(room / _FASTEST, _OFTEN_S), _SELDOM_S)
+
+    def _let_go(self) -> None:
+        for known in list(self._files):
+            if (file := known()) is not None:
+                file.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
         self._ended.set()
@@ -214,19 +227,25 @@ class _Lease:
         self.__array_interface__ = {"version": 3, "shape": shape, "typestr": dtype.str, "data": data}
 
 
-_held: _Held | None = None
+_held: list[_Held] = []
+"""Of the blocks of :func:`mapped` that are under way."""
 
 
 def _reserve(descriptor: int, size: int) -> None:
     """Let a file have so many bytes, now: of a full disk, a mapping would tell by killing the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    piece = bytes(1 << 20)
-    for start in range(0, size, len(piece)):
-        os.write(descriptor, piece[: size - start])
+        try:
+            return os.posix_fallocate(descriptor, 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+    piece, left = bytes(1 << 20), size
+    while left:
+        left -= os.write(descriptor, piece[:left])
+    return None
 
 
-def _resident_of_files() -> int:
+def _resident_of_files(statm: BinaryIO) -> int:
     """Bytes of mapped files that count as memory of this process."""
-    return int(_STATM.read_text().split()[2]) * mmap.PAGESIZE
+    statm.seek(0)
+    return int(statm.read().split()[2]) * mmap.PAGESIZE

@@ -49,8 +49,7 @@ def test_columns_outlive_the_block_and_leave_no_file(tmp_path: Path) -> None:
 
 def test_files_begin_where_memory_ends(tmp_path: Path) -> None:
     def files() -> int:
-        assert columns._held is not None
-        return len(columns._held._files)
+        return len(columns._held[-1]._files)
 
     with columns.mapped(tmp_path, in_memory=20 * MiB):
         first, second = columns.empty(1 << 20), columns.empty(1 << 20)

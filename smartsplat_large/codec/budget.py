@@ -74,6 +74,8 @@ def encode_to_budget(
         metadata=metadata or {}, icc_profile=icc_profile, pixels_per_cm=pixels_per_cm, background=background
     )
     require_encodable(gaussians, bits)
+    if importance is not None and not np.isfinite(importance).all():
+        raise ValueError("the importance of a Gaussian is not finite")
     extras, dropped = affordable(extras, budget_bytes)
     index = visible_index(gaussians, size)
     while True:

@@ -95,8 +95,8 @@ class AdamState:
             scale, rotation = np.exp(raw[:, :2]), raw[:, 2].copy()
         return Gaussians(_rows_of(self.xy, rows).copy(), scale, rotation, raw[:, 3:].copy())
 
-    def take(self, rows: Index) -> AdamState:
-        """Some rows as a state of their own, copied."""
+    def take(self, rows: Index | slice) -> AdamState:
+        """Some rows as a state of their own: copied, or of a slice as views."""
         xy, raw, mean, square = (_rows_of(column, rows) for column in (self.xy, self.raw, self.mean, self.square))
         return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
 
@@ -126,24 +126,31 @@ class AdamState:
         state.steps, state.rate_xy = self.steps, self.rate_xy
         return state
 
-    def replace(self, index: Index, gaussians: Gaussians, size: Size) -> None:
-        """Put ``gaussians`` in the rows ``index``, with fresh moments; rows come or go where they are more or fewer."""
+    def replaced(self, index: Index, gaussians: Gaussians, size: Size) -> AdamState:
+        """One with ``gaussians`` in the rows ``index``, of fresh moments; rows come or go where they are more or fewer."""
         fresh = AdamState.start(gaussians, size, self.config)
-        fresh.steps, shared = self.steps, min(len(index), len(fresh))
-        self.put(index[:shared], fresh.take(np.arange(shared)))
-        for name in COLUMNS:
-            column = getattr(self, name)
-            if len(index) > shared:
-                stays = np.ones(len(column), bool)
-                stays[index[shared:]] = False
-                setattr(self, name, columns.taken(column, np.flatnonzero(stays)))
-            elif len(fresh) > shared:
-                setattr(self, name, columns.joined([column, getattr(fresh, name)[shared:]]))
+        shared = min(len(index), len(fresh))
+        found = self.copy() if len(fresh) == shared else self._joined(fresh, shared)
+        for rows in columns.chunks(shared):
+            found.put(index[rows], fresh.take(rows))
+        if len(index) == shared:
+            return found
+        stays = columns.empty(len(self), bool)
+        stays[:] = True
+        stays[index[shared:]] = False
+        return found.chosen(columns.true_rows(stays))
 
-    def reorder(self, order: Index) -> None:
-        """Put the rows into another order."""
-        for name in COLUMNS:
-            setattr(self, name, columns.taken(getattr(self, name), order))
+    def _joined(self, others: AdamState, first: int) -> AdamState:
+        """All rows, and those of ``others`` from the ``first`` on."""
+        xy, raw, mean, square = (
+            columns.joined([getattr(self, name), getattr(others, name)[first:]]) for name in COLUMNS
+        )
+        return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
+
+    def chosen(self, index: Index) -> AdamState:
+        """As :meth:`take`, for nearly all rows, or another order of them: as columns, which need not be in memory."""
+        xy, raw, mean, square = (columns.taken(getattr(self, name), index) for name in COLUMNS)
+        return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
 
     def step(self, gradients: GradientsOf, rate: float, spread: Spread = at_once, price: RatePrice = FREE) -> None:
         """One Adam step; ``rate`` is a factor on every learning rate, ``spread`` calls with parts of the rows."""

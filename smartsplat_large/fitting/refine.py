@@ -60,7 +60,8 @@ class Proposals:
 
     def best(self, count: int) -> Proposals:
         """The ``count`` with the largest gains, best first; equal gains in their order here."""
-        return self.take(_ranked(self.gain)[:count])
+        index = _ranked(self.gain)[:count]
+        return Proposals(*(columns.taken(column, index) for column in self.columns))
 
     def gaussians(self) -> Gaussians:
         return Gaussians(self.xy, self.scale, np.zeros(len(self.xy), np.float32), self.color)

@@ -31,6 +31,7 @@ from smartsplat_large.streaming.state import (
     Account,
     Best,
     Place,
+    Snapshot,
     Verdict,
     descent_snapshot,
     fitted_snapshot,
@@ -94,8 +95,9 @@ def fit_gaussians(
     descent = _Descent(
         source, renderer, plan, config, workers, progress, checkpoint, kept_bytes, budget_bytes, state, best, place, account
     )  # fmt: skip
+    checkpoint.hold(descent.snapshot)
     # The descent replaces them: it must be the only one to keep them alive.
-    del resumed, state, best, account
+    del resumed, initial, state, best, account
     descent.run()
     return _finished(descent.best, checkpoint)
 
@@ -119,6 +121,18 @@ def _finished(best: Best, checkpoint: Checkpoint) -> Best:
     checkpoint.hold(lambda: fitted_snapshot(best))
     checkpoint.commit_if_due(landmark=True)
     return best
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """Where to go on from."""
+
+    state: AdamState
+    best: Best
+    sums: LossSums
+    """Of that state."""
+    lost: str | None = None
+    """Why it is not the one that was judged."""
 
 
 @dataclass(slots=True)
@@ -147,9 +161,12 @@ class _Descent:
         """That of the phase under way."""
         return self.config.loss if self.plan.phases[self.place.phase].ssim else self.config.loss.without_ssim()
 
+    def snapshot(self) -> Snapshot:
+        """Where it has come to."""
+        return descent_snapshot(self.state, self.best, self.place, self.account)
+
     def run(self) -> None:
         """All steps that are left."""
-        self.checkpoint.hold(lambda: descent_snapshot(self.state, self.best, self.place, self.account))
         self.checkpoint.commit_if_due()
         while self.place.phase < len(self.plan.phases):
             self._run_phase()
@@ -174,18 +191,20 @@ class _Descent:
         """Judge the state after the last step; from blocks, it is known only about."""
         sweep = self._whole(phase.level)
         sums = sweep_loss(sweep, self.workers)
+        best = replace(self.best)
+        if phase.blocked and best.sums == self.account.sums:
+            best.loss = math.inf
+        judged = self._judged(best, sweep.gaussians, sums)
+        best, state = judged.best, judged.state
+        if best.is_exact:
+            state = state.returned_to(best.gaussians, self.plan.size)
+        if self.place.phase + 1 < len(self.plan.phases):
+            # Losses of different levels or terms do not compare, so each phase has a best state of its own.
+            best = Best(state.all_gaussians(), rate=best.rate, lost=best.lost)
         with uninterrupted():
-            if phase.blocked and self.best.sums == self.account.sums:
-                self.best.loss = math.inf
-            lost = self._keep_or_return(sweep.gaussians, sums)
-            if self.best.is_exact:
-                self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
-            self.account = Account()
+            self.state, self.best, self.account = state, best, Account()
             self.place.phase += 1
-            if self.place.phase < len(self.plan.phases):
-                # Losses of different levels or terms do not compare, so each phase has a best state of its own.
-                self.best = Best(self.state.all_gaussians(), rate=self.best.rate, lost=self.best.lost)
-        self._tell(lost)
+        self._tell(judged.lost)
 
     def _run_exact(self, end: int, level: int) -> None:
         """What is left of the steps of an exact phase."""
@@ -243,17 +262,17 @@ class _Descent:
             return
         sweep = self._whole(level)
         sums = sweep_loss(sweep, self.workers)
+        judged = self._judged(replace(self.best), sweep.gaussians, sums)
         with uninterrupted():
-            self.account.sums = sums
-            lost = self._keep_or_return(sweep.gaussians, sums)
-        self._tell(lost)
+            self._take_over(judged)
+            self.account.sums = judged.sums
+        self._tell(judged.lost)
 
     def _run_round(self, round_: Round, level: int) -> None:
         assert self.targets is not None
         course = self._course(round_, level)
         territory = survey(self.state, course, self.plan.block, round_, self.workers, self.account.homes)
         self.account.homes = territory.homes
-        lost = None
         for number in range(self.place.group, GROUPS):
             course, outcomes = self._course(round_, level), []
             group = group_of(territory, number, course)
@@ -268,11 +287,9 @@ class _Descent:
                 self.place.group += 1
                 if is_hasty(outcomes, self.loss):
                     self.best.slow_down()
-                if self.place.group == GROUPS:
-                    lost = self._end_round(round_, sums)
             self.progress.advance(part, psnr=sums.psnr, level=level)
             self.checkpoint.commit_if_due()
-        self._tell(lost)
+        self._end_round(round_)
 
     def _course(self, round_: Round, level: int) -> Course:
         taken = range(round_.begin, round_.begin + round_.steps)
@@ -281,20 +298,26 @@ class _Descent:
         price = self._price(self.account.sums)
         return Course(self.renderer, self.loss, 2.0**level, rates, self.plan.size.at_level(level), price)
 
-    def _end_round(self, round_: Round, sums: LossSums) -> str | None:
-        self.state.steps += round_.steps
-        self.place.taken += round_.steps
-        self.place.group, self.account.homes = 0, None
-        return self._keep_or_return(self.state.all_gaussians(), sums)
+    def _end_round(self, round_: Round) -> None:
+        assert self.account.sums is not None
+        judged = self._judged(replace(self.best), self.state.all_gaussians(), self.account.sums)
+        with uninterrupted():
+            self._take_over(judged)
+            self.account.sums, self.account.homes = judged.sums, None
+            self.state.steps += round_.steps
+            self.place.taken += round_.steps
+            self.place.group = 0
+        self._tell(judged.lost)
 
     def _descend(self, level: int) -> None:
         gaussians, sums, step = self._swept(level)
+        judged = self._judged(replace(self.best), gaussians, sums)
         with uninterrupted():
-            lost = self._keep_or_return(gaussians, sums)
-            if lost is None:
+            self._take_over(judged)
+            if judged.lost is None:
                 step(self.best.rate * rate_at(self.place.taken, self.place.relocated, self.config))
             self.place.taken += 1
-        self._tell(lost)
+        self._tell(judged.lost)
         self._advance(self.place.taken, sums, level)
 
     def _advance(self, taken: int, sums: LossSums, level: int) -> None:
@@ -339,19 +362,17 @@ class _Descent:
         sweep = self._sweep(max(level, self._relocation_level()), self.plan.block)
         index, newcomers = relocations(sweep, share, self._growth(level, share), self.workers)
         del sweep
+        state = self.state.replaced(index, newcomers, self.plan.size)
+        order, best = by_place(state.xy), replace(self.best)
+        state = state.chosen(order)
+        if len(newcomers) == len(index):
+            best.gaussians = best.gaussians.chosen(order)
+        else:
+            # Another number of Gaussians has another loss: no state of before is to be returned to.
+            best = Best(state.all_gaussians(), recent=best.recent, rate=best.rate, lost=best.lost)
+        best.recent *= _MOVING_COSTS
         with uninterrupted():
-            self.state.replace(index, newcomers, self.plan.size)
-            order = by_place(self.state.xy)
-            self.state.reorder(order)
-            if len(newcomers) == len(index):
-                self.best.gaussians = self.best.gaussians.chosen(order)
-            else:
-                # Another number of Gaussians has another loss: no state of before is to be returned to.
-                self.best = Best(
-                    self.state.all_gaussians(), recent=self.best.recent, rate=self.best.rate, lost=self.best.lost
-                )
-            self.best.recent *= _MOVING_COSTS
-            self.place.relocated = taken
+            self.state, self.best, self.place.relocated = state, best, taken
             self.account.sums = None
 
     def _growth(self, level: int, share: float) -> int:
@@ -385,17 +406,22 @@ class _Descent:
     def _patience(self) -> Patience:
         return MOVING if self.config.relocate_share else STRICT
 
-    def _keep_or_return(self, gaussians: Gaussians, sums: LossSums) -> str | None:
-        """Remember a state if it is the best; go back to the best, with half the rates, if this one is lost, and say so."""
+    def _judged(self, best: Best, gaussians: Gaussians, sums: LossSums) -> _Judged:
+        """Remember a state in ``best`` if it is that; go back to the best, with half the rates, if this one is lost.
+
+        Nothing changes here: what follows may fail, of a full disk for one, and what is saved then is to be of one moment.
+        """
         loss = sums.value(self.loss)
-        verdict = self.best.judge(gaussians, sums, loss, self._patience)
+        verdict = best.judge(gaussians, sums, loss, self._patience)
         if verdict is Verdict.BEST:
-            self.best.gaussians = gaussians
+            best.gaussians = gaussians
         if verdict is not Verdict.LOST:
-            return None
-        self.state = self.state.returned_to(self.best.gaussians, self.plan.size)
-        self.account.sums = self.best.sums or sums
-        return _too_long(self.place.taken, self.best.loss, loss)
+            return _Judged(self.state, best, sums)
+        state = self.state.returned_to(best.gaussians, self.plan.size)
+        return _Judged(state, best, best.sums or sums, _too_long(self.place.taken, best.loss, loss))
+
+    def _take_over(self, judged: _Judged) -> None:
+        self.state, self.best = judged.state, judged.best
 
     def _tell(self, lost: str | None) -> None:
         if lost is not None:

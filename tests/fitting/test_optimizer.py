@@ -103,7 +103,7 @@ def test_replaced_rows_start_afresh() -> None:
     state = AdamState.start(some(), SIZE, OptimizerConfig(parametrisation="relative"))
     state.step(of(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3)))), 1.0)
     index = np.array([2, 5])
-    state.replace(index, some().take(index), SIZE)
+    state = state.replaced(index, some().take(index), SIZE)
     assert not state.mean[index].any()
     assert state.mean[[0, 1, 3, 4, 6]].all()
     np.testing.assert_allclose(state.gaussians().scale[index], some().scale[index], rtol=1e-6)
@@ -114,7 +114,7 @@ def test_rows_come_and_go(newcomers: int) -> None:
     state = AdamState.start(some(), SIZE, OptimizerConfig(parametrisation="own"))
     state.step(of(Gradients(np.ones((7, 2)), np.ones((7, 2)), np.ones(7), np.ones((7, 3)))), 1.0)
     before = state.gaussians()
-    state.replace(np.array([5, 2]), some().take(np.arange(newcomers)), SIZE)
+    state = state.replaced(np.array([5, 2]), some().take(np.arange(newcomers)), SIZE)
     assert len(state) == len(state.gaussians()) == len(state.mean) == len(state.square) == 5 + newcomers
     stayed = [i for i in range(7) if i not in (2, 5)]
     still = np.flatnonzero(state.mean.all(axis=1))

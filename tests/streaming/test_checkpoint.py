@@ -84,6 +84,32 @@ def test_columns_in_files_are_saved_and_resumed(tmp_path: Path, monkeypatch: pyt
     assert_identical(resumed, whole)
 
 
+@pytest.mark.parametrize("mode", ["exact", "blocked"])
+def test_a_disk_that_has_no_room_for_a_column_ends_the_fit_at_one_moment(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is: what is saved then goes on to the same bits."""
+    config = dataclasses.replace(CONFIG.replace(bytes=800, mode=mode), relocate_every=3, relocate_until=0.9)
+    whole, made, last = fit(None, config, budget_bytes=800), 0, 0
+    empty = columns.empty
+
+    def limited(*about: Any) -> np.ndarray:
+        nonlocal made
+        made += 1
+        if made == last:
+            raise DiskFullError("no room")
+        return empty(*about)
+
+    monkeypatch.setattr(columns, "empty", limited)
+    fit(None, config, budget_bytes=800)
+    for last in np.linspace(20, made - 1, 6, dtype=int).tolist():
+        made = 0
+        with pytest.raises(DiskFullError):
+            fit(opened(tmp_path / f"{last}"), config, budget_bytes=800)
+        made = -(1 << 30)
+        assert_identical(fit(opened(tmp_path / f"{last}"), config, budget_bytes=800), whole)
+
+
 @pytest.mark.parametrize("at", [1, 4, 9, 13])
 @pytest.mark.usefixtures("_signals")
 def test_an_interrupt_commits_whatever_the_interval(at: int, whole: Best, tmp_path: Path) -> None:
