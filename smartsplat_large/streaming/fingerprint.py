@@ -19,7 +19,7 @@ from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
 from smartsplat_large.streaming.plan import FitPlan
 
-STATE_FORMAT = 3
+STATE_FORMAT = 4
 """Of what a saved fit holds. A change of it, or of the program's version, makes older ones unusable."""
 
 Fingerprint: TypeAlias = dict[str, Any]
