@@ -139,7 +139,7 @@ def fit(
         room = 0 if scheduler else allowed.spare_bytes
         limit_bytes = allowed.limit_bytes if config.psnr is None else None
         record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
-        with passing_folder(at_work) as folder, _columns_in(folder, allowed, record or progress):
+        with passing_folder(at_work) as folder, _columns_in(folder, config, allowed, record or progress):
             checkpoint.open(target, resume=bool(resume))
             levels = 1 if checkpoint.delivered else allowed.levels
             checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
@@ -173,15 +173,18 @@ def fit(
 
 
 @contextlib.contextmanager
-def _columns_in(folder: Place, allowed: Allowance, progress: Progress) -> Iterator[None]:
-    """For the length of a ``with`` block, columns of all Gaussians that memory does not hold are files, in ``folder`` if it
-    is one; said where they are large."""
+def _columns_in(folder: Place, config: FitConfig, allowed: Allowance, progress: Progress) -> Iterator[None]:
+    """For the length of a ``with`` block, columns of all Gaussians that memory does not hold are files.
+
+    They lie in ``folder``, if it is one. Where they are large that is said, unless a search for a PSNR has yet to find how many
+    Gaussians it takes.
+    """
     if allowed.column_bytes is None:
         yield
         return
     here = folder if isinstance(folder, Path) else Path(tempfile.gettempdir())
     in_files = allowed.plan.column_bytes - allowed.column_bytes
-    if in_files > 0:
+    if in_files > 0 and config.psnr is None:
         announced = f"the Gaussians will take up to {format_bytes(in_files)} in {here}"
         doubt = require_room(here, in_files, announced, hint="--work FOLDER for another disk, or more --memory")
         if doubt or in_files > GiB:
