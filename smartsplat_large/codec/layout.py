@@ -119,7 +119,7 @@ def inside(xy: Float64[np.ndarray, "n 2"], size: Size) -> BoolColumn:
 
 
 def plan_layout(size: Size, count: int) -> Layout:
-    """The layout for about ``count`` Gaussians; its wide frame is the image until :func:`with_wide_frame`."""
+    """The layout for about ``count`` Gaussians; its wide frame is the image until :func:`wide_frame`."""
     spacing = math.sqrt(size.pixels / count)
     leaf = min(max(round(math.log2(0.6 * spacing)), LEAF_RANGE[0]), LEAF_RANGE[1])
     exponent = 0
