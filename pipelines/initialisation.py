@@ -21,7 +21,7 @@ from smartsplat_large.memory import format_bytes
 from smartsplat_large.progress import Costs, Silent
 from smartsplat_large.reports import peak_rss_bytes
 from smartsplat_large.sampling import sample
-from smartsplat_large.sampling.footprint import footprint
+from smartsplat_large.sampling.footprint import column_bytes, footprint
 from smartsplat_large.source import ArraySource, ImageSource, open_source, working_copy
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.workers import default_count
@@ -79,7 +79,10 @@ def measure(source: ImageSource, count: int, config: FitConfig, workers: int) ->
         workers=workers, progress=stages,
     )  # fmt: skip
     seconds = time.perf_counter() - began
-    projected = footprint(meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, workers).total
+    held = column_bytes(count, meta.channels)
+    projected = footprint(
+        meta.size, meta.channels, meta.dtype.itemsize, count, config.sampling, workers, held_bytes=held
+    ).total
     return {
         "size": str(meta.size), "gaussians": len(made), "seconds": seconds, "stages": stages.seconds(),
         "projected_bytes": projected, "peak_rss_bytes": peak_rss_bytes(),

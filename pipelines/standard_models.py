@@ -23,7 +23,7 @@ from smartsplat_large.api import fit
 from smartsplat_large.codec import SplatFile
 from smartsplat_large.codec.entropy import Tally
 from smartsplat_large.codec.layout import WIDE, wide_frame
-from smartsplat_large.codec.payload import code_block, sort_in_frame
+from smartsplat_large.codec.payload import code_block, coded_order
 from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE
 from smartsplat_large.codec.standard import DIRECTIONS, FARTHEST, STANDARD_STREAMS, Table, tables_to_bytes
 from smartsplat_large.codec.tokens import STREAMS
@@ -104,9 +104,9 @@ def add_finer(counts: Counts, path: Path) -> None:
     for octaves in FINER:
         tally = Tally()
         table, layout = quantized(gaussians, size, usual - octaves * STEPS_PER_OCTAVE)
-        symbols = table.take(slice(None))
-        layout = replace(layout, wide=wide_frame(layout, symbols.cell))
-        code_block(tally, layout.scope(WIDE, 0, gaussians.channels), sort_in_frame(symbols, layout.wide), len(symbols))
+        layout = replace(layout, wide=wide_frame(layout, table.cell))
+        symbols = table.take(coded_order(table.cell, layout.wide))
+        code_block(tally, layout.scope(WIDE, 0, gaussians.channels), symbols, len(symbols))
         for key, found in tally.histograms.items():
             if key[0] in ("luma", "chroma1", "chroma2", "mean", "aspect") and key[1] // STREAMS[key[0]].steps >= HIGH:
                 counts[key] = counts.get(key, 0) + FINER_SHARE * found

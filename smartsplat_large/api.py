@@ -139,11 +139,11 @@ def fit(
         room = 0 if scheduler else allowed.spare_bytes
         limit_bytes = allowed.limit_bytes if config.psnr is None else None
         record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
-        with passing_folder(at_work) as folder, _columns_in(folder, config, allowed, record or progress):
+        progress = record or progress
+        with passing_folder(at_work) as folder, _columns_in(folder, config, allowed, progress):
             checkpoint.open(target, resume=bool(resume))
             levels = 1 if checkpoint.delivered else allowed.levels
             checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)
-            progress = record or progress
             with (
                 open_workers(
                     workers,

@@ -56,10 +56,11 @@ def empty(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
     DiskFullError
         The disk of the files does not hold it.
     """
-    size = math.prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
+    sides = shape if isinstance(shape, tuple) else (shape,)
+    size = math.prod(sides) * np.dtype(dtype).itemsize
     if not _held or size < _WORTH_COUNTING:
-        return np.empty(shape, dtype)
-    return np.asarray(_held[-1].lease(shape if isinstance(shape, tuple) else (shape,), np.dtype(dtype), size))
+        return np.empty(sides, dtype)
+    return np.asarray(_held[-1].lease(sides, np.dtype(dtype), size))
 
 
 def zeros(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
@@ -67,8 +68,7 @@ def zeros(shape: Shape, dtype: DTypeLike = np.float64) -> np.ndarray:
     if not _held:
         return np.zeros(shape, dtype)
     column = empty(shape, dtype)
-    for rows in chunks(len(column)):
-        column[rows] = 0
+    column[:] = 0
     return column
 
 
@@ -84,20 +84,14 @@ def taken(column: np.ndarray, index: np.ndarray) -> np.ndarray:
 def copied(column: np.ndarray) -> np.ndarray:
     """A copy of a column."""
     found = empty(column.shape, column.dtype)
-    for rows in chunks(len(column)):
-        found[rows] = column[rows]
+    found[:] = column
     return found
 
 
 def joined(parts: list[np.ndarray]) -> np.ndarray:
     """``np.concatenate`` of columns."""
     found = empty((sum(map(len, parts)), *parts[0].shape[1:]), np.result_type(*parts))
-    start = 0
-    for part in parts:
-        for rows in chunks(len(part)):
-            found[start + rows.start : start + rows.stop] = part[rows]
-        start += len(part)
-    return found
+    return np.concatenate(parts, out=found)
 
 
 def true_rows(mask: np.ndarray) -> np.ndarray:

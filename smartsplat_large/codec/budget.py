@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from smartsplat_large import columns
-from smartsplat_large.array_types import Index
 from smartsplat_large.codec.estimate import Estimate
 from smartsplat_large.codec.layout import Layout
-from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, IntColumn, SymbolTable, fineness_to_index
+from smartsplat_large.codec.quantize import STEPS_PER_OCTAVE, FloatColumn, SymbolTable, fineness_to_index
 from smartsplat_large.codec.writer import (
     Encoded,
     Extras,
@@ -26,6 +25,7 @@ from smartsplat_large.codec.writer import (
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
+from smartsplat_large.ordering import least
 
 COARSEST, FINEST = 0.25, 256.0
 """Fineness limits. Coarser than 1/4 (noise of 28 dB), fewer Gaussians are the better bargain."""
@@ -91,7 +91,9 @@ def encode_to_budget(
             )
         count = max(1, min(len(index) - 1, int(len(index) * AIM * budget_bytes / search.smallest_bytes)))
         weight = importance_of(gaussians) if importance is None else np.asarray(importance, np.float64)
-        index = columns.taken(index, _strongest(columns.taken(weight, index), count))
+        negative = columns.taken(weight, index)
+        negative *= -1
+        index = columns.taken(index, least(negative, count))
 
 
 def trimmed(
@@ -102,9 +104,9 @@ def trimmed(
     ``over`` is the file of them all, which is somewhat too large. A step of the amplitude moves a file by 0.4 %, a Gaussian
     by some bytes.
     """
-    energy = columns.empty(len(symbols), np.int64)
+    faintness = columns.empty(len(symbols), np.int64)
     for rows in columns.chunks(len(symbols)):
-        energy[rows] = np.square(symbols.color[rows], dtype=np.int64).sum(axis=1)
+        faintness[rows] = -np.square(symbols.color[rows], dtype=np.int64).sum(axis=1)
     low, high = 0, len(over.kept)
     count, size_bytes, each = high, over.size_bytes, 0.8 * over.size_bytes / high
     best = None
@@ -112,7 +114,7 @@ def trimmed(
         following = min(max(count - round((size_bytes - FILLED * budget_bytes) / each), low + 1), high - 1)
         if low + 1 >= high:
             break
-        chosen = _strongest(energy, following)
+        chosen = least(faintness, following)
         encoded = pack(symbols.chosen(chosen), layout, bits, step_index, extras, start=over.models)
         if following != count and encoded.size_bytes != size_bytes:
             each = min(max((encoded.size_bytes - size_bytes) / (following - count), each / 3), 3 * each)
@@ -143,23 +145,6 @@ def affordable(extras: Extras, budget_bytes: int) -> tuple[Extras, tuple[str, ..
         elif any(part.values()):
             dropped.append(name)
     return kept, tuple(dropped)
-
-
-def _strongest(weight: FloatColumn | IntColumn, count: int) -> Index:
-    """The ``count`` rows of largest weight, ascending; of equal ones the first."""
-    sorted_in_part = columns.copied(weight)
-    border = len(weight) - count
-    sorted_in_part.partition(border)
-    least = sorted_in_part[border]
-    chosen = columns.empty(len(weight), bool)
-    for rows in columns.chunks(len(weight)):
-        chosen[rows] = weight[rows] > least
-    missing = count - int(np.count_nonzero(chosen))
-    for rows in columns.chunks(len(weight)):
-        equal = np.flatnonzero(weight[rows] == least)[:missing]
-        chosen[rows][equal] = True
-        missing -= len(equal)
-    return columns.true_rows(chosen)
 
 
 class _Search:

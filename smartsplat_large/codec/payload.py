@@ -20,6 +20,7 @@ from smartsplat_large.codec.contexts import (
 from smartsplat_large.codec.entropy import Coder
 from smartsplat_large.codec.quantize import MAX_AMPLITUDE, MAX_OCTAVE, Symbols, bit_length, place_levels, turn_levels
 from smartsplat_large.codec.tokens import MAX_CONTEXT, STREAMS, octave_context
+from smartsplat_large.ordering import z_cells, z_keys
 
 Ints = Int64[np.ndarray, "n"]
 COUNT_CELLS_LIMIT = 1 << 22
@@ -72,7 +73,7 @@ class CorruptPayloadError(Exception):
 
 
 def code_block(coder: Coder, scope: Scope, symbols: Symbols | None, limit: int) -> Symbols:
-    """Run the grammar; ``symbols`` are those to encode, in the order of :func:`sort_in_frame`, or None to decode.
+    """Run the grammar; ``symbols`` are those to encode, in the order of :func:`coded_order`, or None to decode.
 
     Raises
     ------
@@ -97,46 +98,17 @@ def code_marks(coder: Coder, scope: Scope, cell: Int64[np.ndarray, "n 2"], symbo
     return Symbols(cell, octave, mean, aspect, turn, place.reshape(-1, 2), color)
 
 
-def sort_in_frame(symbols: Symbols, frame: Frame) -> Symbols:
-    """Symbols in the order in which they are coded."""
-    return symbols.take(coded_order(symbols.cell, frame))
-
-
 def coded_order(cell: Int64[np.ndarray, "n 2"], frame: Frame) -> Ints:
     """The order in which Gaussians are coded: by coarse cell, then along a Z-curve of leaf cells."""
     return np.asarray(np.argsort(_cell_key(cell, frame), kind="stable"))
 
 
 def _cell_key(cell: Int64[np.ndarray, "n 2"], frame: Frame) -> Ints:
-    return np.asarray(_keys(cell, frame.x, frame.y, frame.columns, frame.depth))
+    return np.asarray(z_keys(cell, frame.x, frame.y, frame.columns, frame.depth))
 
 
 def _key_cell(key: Ints, frame: Frame) -> Int64[np.ndarray, "n 2"]:
-    return np.asarray(_cells(key, frame.x, frame.y, frame.columns, frame.depth))
-
-
-@njit(cache=True, nogil=True)
-def _keys(cell: Any, left: int, top: int, columns: int, depth: int) -> Any:
-    found = np.empty(len(cell), np.int64)
-    for i in range(len(cell)):
-        x, y = cell[i, 0] - left, cell[i, 1] - top
-        key = (y >> depth) * columns + (x >> depth)
-        for bit in range(depth - 1, -1, -1):
-            key = key << 2 | (y >> bit & 1) << 1 | (x >> bit & 1)
-        found[i] = key
-    return found
-
-
-@njit(cache=True, nogil=True)
-def _cells(keys: Any, left: int, top: int, columns: int, depth: int) -> Any:
-    found = np.empty((len(keys), 2), np.int64)
-    for i in range(len(keys)):
-        key = keys[i]
-        x, y = (key >> 2 * depth) % columns, (key >> 2 * depth) // columns
-        for bit in range(depth - 1, -1, -1):
-            x, y = x << 1 | (key >> 2 * bit & 1), y << 1 | (key >> (2 * bit + 1) & 1)
-        found[i, 0], found[i, 1] = x + left, y + top
-    return found
+    return np.asarray(z_cells(key, frame.x, frame.y, frame.columns, frame.depth))
 
 
 @njit(cache=True, nogil=True)

@@ -87,12 +87,7 @@ def tokenize(values: Ints, signed: bool) -> tuple[Ints, Ints, Ints]:
 def _tokenize(values: Any, signed: bool, token: Any, low: Any, size: Any) -> None:
     for i in range(len(values)):
         magnitude = abs(values[i])
-        found = magnitude
-        if magnitude >= DIRECT:
-            step, rest = -1, magnitude // DIRECT
-            while rest:
-                step, rest = step + 1, rest >> 1
-            found = DIRECT + 4 * step + (magnitude >> (step + 2) & 3)
+        found = magnitude if magnitude < DIRECT else np.searchsorted(_STARTS, magnitude, side="right") - 1
         low[i], size[i] = magnitude - _FIRSTS[found], _SIZES[found]
         token[i] = MAGNITUDES - 1 + (-found if values[i] < 0 else found) if signed else found
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
-from numba import njit
 
 from smartsplat_large import columns
 from smartsplat_large.array_types import Index
@@ -38,6 +37,7 @@ from smartsplat_large.codec.quantize import (
 )
 from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import Size
+from smartsplat_large.ordering import by_cell
 
 Cells = Int64[np.ndarray, "n 2"]
 
@@ -234,10 +234,8 @@ def _sort(symbols: SymbolTable, kept: Index, layout: Layout) -> Payloads:
     """The Gaussians at ``kept`` by payload; the layout's wide frame becomes theirs."""
     number, wide = _assign(symbols, kept, layout)
     layout = replace(layout, wide=wide_frame(layout, wide))
-    edges = np.zeros(layout.layers * layout.blocks + 1, np.int64)
-    rows = columns.empty(len(kept), np.int64)
-    _deal(number, kept, edges, rows)
-    slices = {}
+    edges, order = by_cell(number, layout.layers * layout.blocks)
+    rows, slices = columns.taken(kept, order), {}
     for payload in np.flatnonzero(np.diff(edges)).tolist():
         at = slices[payload] = slice(int(edges[payload]), int(edges[payload + 1]))
         some = rows[at]
@@ -258,19 +256,6 @@ def _assign(symbols: SymbolTable, kept: Index, layout: Layout) -> tuple[IntColum
         wide.append(part.cell[block == WIDE])
         number[rows] = layout.layer_of(part.octave) * layout.blocks + block
     return number, np.concatenate(wide)
-
-
-@njit(cache=True, nogil=True)
-def _deal(number: Any, kept: Any, edges: Any, rows: Any) -> None:
-    """Write ``kept`` to ``rows`` in the order of their numbers, and to ``edges`` where each number's begin and end."""
-    for i in range(len(number)):
-        edges[number[i] + 1] += 1
-    for k in range(1, len(edges)):
-        edges[k] += edges[k - 1]
-    following = edges[:-1].copy()
-    for i in range(len(number)):
-        rows[following[number[i]]] = kept[i]
-        following[number[i]] += 1
 
 
 def tally_of(payloads: Payloads) -> Tally:

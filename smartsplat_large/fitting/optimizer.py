@@ -15,7 +15,6 @@ from smartsplat_large import columns
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.fitting.rate import FREE, RatePrice
-from smartsplat_large.gaussians import COLUMNS as GAUSSIAN_COLUMNS
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
 from smartsplat_large.render.base import Gradients, Spread, at_once
@@ -73,15 +72,9 @@ class AdamState:
 
     def all_gaussians(self) -> Gaussians:
         """The Gaussians that these raw variables stand for, as columns of their own."""
-        n, f32 = len(self), np.float32
-        found = Gaussians(
-            columns.empty((n, 2)), columns.empty((n, 2), f32), columns.empty(n, f32),
-            columns.empty((n, self.raw.shape[1] - 3), f32),
-        )  # fmt: skip
-        for rows in columns.chunks(n):
-            some = self.gaussians(rows)
-            for name in GAUSSIAN_COLUMNS:
-                getattr(found, name)[rows] = getattr(some, name)
+        found = Gaussians.room(len(self), self.raw.shape[1] - 3)
+        for rows in columns.chunks(len(self)):
+            found.put(rows, self.gaussians(rows))
         return found
 
     def gaussians(self, rows: Index | slice = _ALL) -> Gaussians:

@@ -19,6 +19,7 @@ from smartsplat_large.array_types import Color, Index, Planes, Scale, Xy
 from smartsplat_large.fitting.peaks import blurred, maxima
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Block
+from smartsplat_large.ordering import least
 
 PROFIT = 0.05
 """A proposal is taken if it gains this share of what the removal costs: neighbours make up for most of what goes, and the new
@@ -222,29 +223,11 @@ def exchange(
         Rows to give up, and what to put there.
     """
     best = proposals.best(limit + max(growth, 0))
-    index = _cheapest(cost, limit)
+    cheap = least(cost, min(limit, len(cost)))
+    index = cheap[np.argsort(cost[cheap], kind="stable")]
     pairs = min(len(best.gain), len(index))
     profitable = int(np.count_nonzero(best.gain[:pairs] > PROFIT * cost[index[:pairs]]))
     if growth < 0:
         given_up = max(profitable, min(-growth, len(index)))
         return index[:given_up], best.take(slice(max(given_up + growth, 0)))
     return index[:profitable], best.take(slice(profitable + growth))
-
-
-def _cheapest(cost: Float64[np.ndarray, "n"], count: int) -> Index:
-    """Rows of the ``count`` least costs, from the least on; equal ones in order."""
-    count = min(count, len(cost))
-    if not count:
-        return np.zeros(0, np.int64)
-    partly = columns.copied(cost)
-    partly.partition(count - 1)
-    most = partly[count - 1]
-    parts = [rows.start + np.flatnonzero(cost[rows] < most) for rows in columns.chunks(len(cost))]
-    left = count - sum(map(len, parts))
-    for rows in columns.chunks(len(cost)):
-        equal = rows.start + np.flatnonzero(cost[rows] == most)[:left]
-        parts.append(equal)
-        left -= len(equal)
-    found = np.concatenate(parts)
-    cheapest: Index = found[np.argsort(cost[found], kind="stable")]
-    return cheapest

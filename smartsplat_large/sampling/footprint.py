@@ -18,12 +18,17 @@ _CANDIDATE = 96
 """Of each candidate of the queries that are answered at a time: indices, offsets and distances, and the same in order."""
 
 
+def column_bytes(count: int, channels: int) -> int:
+    """What the columns of all points take at the peak."""
+    return count * (_COLUMNS + 4 * channels)
+
+
 def footprint(
-    size: Size, channels: int, itemsize: int, count: int, config: SamplingConfig, workers: int, *, mapped: bool = False
+    size: Size, channels: int, itemsize: int, count: int, config: SamplingConfig, workers: int, *, held_bytes: int
 ) -> Footprint:
     """Projected peak of :func:`smartsplat_large.sampling.sample` with that many ``workers``, in bytes.
 
-    Where columns are ``mapped``, without what is resident of them.
+    ``held_bytes`` of :func:`column_bytes` are in memory.
     """
     pixel = channels * itemsize
     tile = min(config.tile, size.width) * min(config.tile, size.height)
@@ -33,6 +38,6 @@ def footprint(
     color = min(side, size.width + 2 * REACH + 2) * min(side, size.height + 2 * REACH + 2) * 2 * pixel
     return Footprint(
         program=PROGRAM,
-        gaussians=count * (_TREE + (0 if mapped else _COLUMNS + 4 * channels)),
+        gaussians=count * _TREE + held_bytes,
         working=workers * max(draw, color) + min(ROWS, count) * (config.neighbors + 1) * _CANDIDATE,
     )

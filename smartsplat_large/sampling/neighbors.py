@@ -14,13 +14,11 @@ from jaxtyping import Float64, Int64
 from smartsplat_large.array_types import Index, Xy
 from smartsplat_large.config import NeighborSearch
 from smartsplat_large.errors import UsageError
+from smartsplat_large.ordering import by_place
 from smartsplat_large.sampling import neighbors_keops
 
 ROWS = 1 << 18
 """Queries to ask at a time: so what finding them takes beside the points does not matter."""
-
-_CELLS = 64
-"""Cells each way by which queries are ordered."""
 
 
 class Neighbors:
@@ -92,19 +90,12 @@ def _search(backend: NeighborSearch, references: Xy, wanted: int, workers: int) 
 
     def search(queries: Xy) -> Int64[np.ndarray, "m c"]:
         found = np.empty((len(queries), wanted), np.int64)
-        order = _by_place(queries)
+        # So the part of a tree that a query needs is still in the cache, from the one before.
+        order = by_place(queries)
         found[order] = tree.query(queries[order], k=np.arange(1, wanted + 1), workers=workers)[1]
         return found
 
     return search
-
-
-def _by_place(points: Xy) -> Index:
-    """An order in which points follow near ones: the part of a tree they need is then still in the cache."""
-    low = points.min(axis=0)
-    side = np.maximum((points.max(axis=0) - low) / _CELLS, np.finfo(np.float64).tiny)
-    column, row = ((points - low) / side).astype(np.int16).T
-    return np.argsort(row * np.int16(_CELLS + 1) + column, kind="stable")
 
 
 def _by_distance(

@@ -16,8 +16,8 @@ from smartsplat_large.config import SamplingConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import BlockGrid, Size
+from smartsplat_large.ordering import by_cell
 from smartsplat_large.progress import Progress, Silent
-from smartsplat_large.sampling.by_block import rows_by_block
 from smartsplat_large.sampling.color import color_block
 from smartsplat_large.sampling.exclusion import exclusion_points, uniform_points
 from smartsplat_large.sampling.scale import neighbor_scale
@@ -197,7 +197,11 @@ def _random_colors(job: _Job) -> Color:
 def _median_colors(job: _Job, xy: Xy, radius: Float64[np.ndarray, " n"]) -> Color:
     """Colours of all points, read block by block; blocks without points are not read."""
     blocks = BlockGrid(job.size, job.config.tile)
-    start, rows_of = rows_by_block(xy, blocks)
+    block_of = columns.empty(job.count, np.int64)
+    for chunk in columns.chunks(job.count):
+        column, row = (xy[chunk] // blocks.block).astype(np.int64).T
+        block_of[chunk] = row * blocks.columns + column
+    start, rows_of = by_cell(block_of, len(blocks))
     used = np.flatnonzero(np.diff(start)).tolist()
     groups = [slice(start[block], start[block + 1]) for block in used]
     job.progress.start("choosing colours", len(used), "tiles")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from smartsplat_large.config import FitConfig
 from smartsplat_large.memory import Footprint, program_on, require
-from smartsplat_large.sampling.footprint import footprint
+from smartsplat_large.sampling.footprint import column_bytes, footprint
 from smartsplat_large.source import ImageMeta, copying_bytes
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.evaluate import scoring_bytes
@@ -94,12 +94,11 @@ def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) 
 
 
 def _sampling(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) -> Footprint:
-    about = (meta.size, meta.channels, meta.dtype.itemsize, plan.gaussians, config.sampling, threads)
-    inside = footprint(*about)
-    if not plan.with_files:
-        return inside
-    beside = footprint(*about, mapped=True)
-    return replace(beside, gaussians=beside.gaussians + in_use(inside.gaussians - beside.gaussians))
+    held = column_bytes(plan.gaussians, meta.channels)
+    return footprint(
+        meta.size, meta.channels, meta.dtype.itemsize, plan.gaussians, config.sampling, threads,
+        held_bytes=in_use(held) if plan.with_files else held,
+    )  # fmt: skip
 
 
 def _planned(

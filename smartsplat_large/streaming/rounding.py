@@ -34,7 +34,7 @@ from smartsplat_large.codec.quantize import (
 from smartsplat_large.codec.tokens import EVERY_OCTAVE, MAX_CONTEXT, STREAMS, tokenize
 from smartsplat_large.fitting.block import Members, members
 from smartsplat_large.fitting.rounding import round_gaussians
-from smartsplat_large.gaussians import COLUMNS, Gaussians, half_extent
+from smartsplat_large.gaussians import Gaussians, half_extent
 from smartsplat_large.lattice import BlockGrid
 from smartsplat_large.pixels import scaled
 from smartsplat_large.render.base import BlockRenderer, Projection
@@ -167,23 +167,15 @@ def _round_group(
     for number, part in enumerate(workers.map(round_block, shared, turn, pixels=shared.grid.block**2)):
         own = turn.own(number)
         symbols.put(own, part)
-        _put(shape, own, dequantize(part, shared.step, shared.layout.leaf))
+        shape.put(own, dequantize(part, shared.step, shared.layout.leaf))
 
 
 def _decoded(symbols: SymbolTable, step: float, leaf: int) -> Gaussians:
     """All Gaussians as they would be decoded now."""
-    n, f32 = len(symbols), np.float32
-    found = Gaussians(
-        columns.empty((n, 2)), columns.empty((n, 2), f32), columns.empty(n, f32), columns.empty((n, symbols.channels), f32)
-    )  # fmt: skip
-    for rows in columns.chunks(n):
-        _put(found, rows, dequantize(symbols.take(rows), step, leaf))
+    found = Gaussians.room(len(symbols), symbols.channels)
+    for rows in columns.chunks(len(symbols)):
+        found.put(rows, dequantize(symbols.take(rows), step, leaf))
     return found
-
-
-def _put(batch: Gaussians, at: Index | slice, part: Gaussians) -> None:
-    for name in COLUMNS:
-        getattr(batch, name)[at] = getattr(part, name)
 
 
 def variants(symbols: Symbols, layout: Layout) -> list[Symbols]:

@@ -58,8 +58,7 @@ def solve_colors(
 
     colors, residual, direction, image = (columns.empty(gaussians.color.shape) for _ in range(4))
     gather(gaussians.color, correlate_target, residual)
-    for rows in columns.chunks(len(colors)):
-        colors[rows] = gaussians.color[rows]
+    colors[:] = gaussians.color
     apply(colors, image)
     for rows in columns.chunks(len(colors)):
         residual[rows] -= image[rows]
@@ -92,8 +91,7 @@ def _diagonal(gaussians: Gaussians, level: int) -> Float64[np.ndarray, "n 1"]:
 
 def _single(colors: Columns) -> Color:
     color = columns.empty(colors.shape, np.float32)
-    for rows in columns.chunks(len(color)):
-        color[rows] = colors[rows]
+    color[:] = colors
     return color
 
 
@@ -106,8 +104,7 @@ def _dot(a: Columns, b: Columns) -> Float64[np.ndarray, " c"]:
 
 
 def _gather(sweep: Sweep, workers: Workers, function: Callable[[SweepTask, Seen], Columns], out: Columns) -> None:
-    for rows in columns.chunks(len(out)):
-        out[rows] = 0
+    out[:] = 0
     for block, part in enumerate(workers.map(function, sweep.task, sweep, pixels=sweep.block_pixels)):
         out[sweep.members.of(block)] += part
 

@@ -161,8 +161,7 @@ class Stretch:
         for rows, own, part in zip(self._rows, self._own, given, strict=True):
             state.put(rows[own], part.state)
             if part.best is not None:
-                for name in COLUMNS:
-                    getattr(best, name)[rows[own]] = getattr(part.best, name)
+                best.put(rows[own], part.best)
         return state, best
 
     def _ask(self) -> list[Reply]:

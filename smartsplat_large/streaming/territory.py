@@ -18,6 +18,7 @@ from smartsplat_large.fitting.optimizer import AdamState
 from smartsplat_large.fitting.visit import Visit
 from smartsplat_large.gaussians import CUTOFF, Gaussians
 from smartsplat_large.lattice import BlockGrid, Window
+from smartsplat_large.ordering import by_cell
 from smartsplat_large.render.base import box_variance
 from smartsplat_large.streaming.workers import Workers
 
@@ -60,10 +61,10 @@ class Territory:
 
     def group(self, number: int, beyond: int) -> Group:
         """The blocks of one colour that own anything; they see ``beyond`` pixels around their windows."""
-        order = np.argsort(self.homes, kind="stable")
-        edges = np.cumsum(np.bincount(self.homes + 1, minlength=len(self.grid) + 1))
-        blocks = [b for b in self.grid.group(number) if edges[b] < edges[b + 1]]
-        own = [order[edges[b] : edges[b + 1]] for b in blocks]
+        # Those without an owner come first.
+        start, rows = by_cell(self.homes + 1, len(self.grid) + 1)
+        blocks = [b for b in self.grid.group(number) if start[b + 1] < start[b + 2]]
+        own = [rows[start[b + 1] : start[b + 2]] for b in blocks]
         windows = [self._window(b, rows) for b, rows in zip(blocks, own, strict=True)]
         return Group(self, own, windows, self._neighbours(blocks, windows, beyond))
 

@@ -11,7 +11,7 @@ from smartsplat_large.codec import SplatFile, encode
 from smartsplat_large.codec.entropy import Decoder, Encoder, Tables, Tally
 from smartsplat_large.codec.layout import plan_layout, wide_frame
 from smartsplat_large.codec.models import fit_models, models_from_bytes, models_to_bytes
-from smartsplat_large.codec.payload import Scope, code_block, sort_in_frame
+from smartsplat_large.codec.payload import Scope, code_block, coded_order
 from smartsplat_large.codec.quantize import quantize
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.lattice import Size
@@ -42,7 +42,7 @@ def test_symbols_come_back_equal(made: tuple[Gaussians, Size], step: float) -> N
     layout = plan_layout(size, len(gaussians))
     symbols = quantize(gaussians, step, layout.leaf)
     frame = wide_frame(layout, symbols.cell)
-    symbols = sort_in_frame(symbols, frame)
+    symbols = symbols.take(coded_order(symbols.cell, frame))
     scope = Scope(frame, layout.leaf, channels)
     tally = Tally()
     code_block(tally, scope, symbols, len(symbols))

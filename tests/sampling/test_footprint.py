@@ -3,7 +3,7 @@ import sys
 
 from smartsplat_large.config import SamplingConfig
 from smartsplat_large.lattice import Size
-from smartsplat_large.sampling.footprint import footprint
+from smartsplat_large.sampling.footprint import column_bytes, footprint
 
 RUN = """
 import sys
@@ -26,5 +26,6 @@ def test_measured_peak_stays_within_the_projection() -> None:
         [sys.executable, "-c", RUN, "2048", "400000"], capture_output=True, text=True, timeout=100, check=True
     )
 
-    projected = footprint(Size(2048, 2048), 3, 1, 400_000, SamplingConfig(), 2).total
+    held = column_bytes(400_000, 3)
+    projected = footprint(Size(2048, 2048), 3, 1, 400_000, SamplingConfig(), 2, held_bytes=held).total
     assert projected / 3 < int(run.stdout) <= projected

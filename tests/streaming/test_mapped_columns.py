@@ -1,14 +1,18 @@
-"""Colours and relocations with columns in mapped files: the same, to the bit."""
+"""Fits, colours and relocations with columns in mapped files: the same, to the bit, also after there was no room for one."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from cut_fits import CONFIG, Killed, Steps, assert_identical, fit, opened
 
 from smartsplat_large import columns
 from smartsplat_large.config import LossConfig
+from smartsplat_large.errors import DiskFullError
 from smartsplat_large.gaussians import Gaussians
 from smartsplat_large.progress import Silent
 from smartsplat_large.render.cpu import CpuRenderer
@@ -54,3 +58,41 @@ def test_relocations(source: ImageSource, gaussians: Gaussians, tmp_path: Path) 
     assert len(newcomers) == len(index) + 20 > 500
     np.testing.assert_array_equal(mapped_index, index)
     np.testing.assert_array_equal(mapped.xy, newcomers.xy)
+
+
+def test_columns_in_files_are_saved_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(CONFIG.replace(bytes=800), relocate_every=1, relocate_until=0.9)
+    whole = fit(None, config, budget_bytes=800)
+    monkeypatch.setattr(columns, "_WORTH_COUNTING", 1)
+    with columns.mapped(tmp_path):
+        with pytest.raises(Killed):
+            fit(opened(tmp_path / "state"), config, steps=Steps(10), budget_bytes=800)
+        resumed = fit(opened(tmp_path / "state"), config, budget_bytes=800)
+    assert not resumed.gaussians.xy.flags.owndata
+    assert_identical(resumed, whole)
+
+
+@pytest.mark.parametrize("mode", ["exact", "blocked"])
+def test_a_disk_that_has_no_room_for_a_column_ends_the_fit_at_one_moment(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it is: what is saved then goes on to the same bits."""
+    config = dataclasses.replace(CONFIG.replace(bytes=800, mode=mode), relocate_every=3, relocate_until=0.9)
+    whole, made, last = fit(None, config, budget_bytes=800), 0, 0
+    empty = columns.empty
+
+    def limited(*about: Any) -> np.ndarray:
+        nonlocal made
+        made += 1
+        if made == last:
+            raise DiskFullError("no room")
+        return empty(*about)
+
+    monkeypatch.setattr(columns, "empty", limited)
+    fit(None, config, budget_bytes=800)
+    for last in np.linspace(20, made - 1, 6, dtype=int).tolist():
+        made = 0
+        with pytest.raises(DiskFullError):
+            fit(opened(tmp_path / f"{last}"), config, budget_bytes=800)
+        made = -(1 << 30)
+        assert_identical(fit(opened(tmp_path / f"{last}"), config, budget_bytes=800), whole)
