@@ -31,8 +31,8 @@ def by_place(xy: Xy) -> Index:
     np.right_shift(keys, 2 * _SORTED_AT_ONCE, out=squares)
     start, order = by_cell(squares, int(squares.max(initial=0)) + 1)
     for square in np.flatnonzero(np.diff(start)).tolist():
-        rows = order[start[square] : start[square + 1]]
-        rows[:] = rows[np.argsort(keys[rows], kind="stable")]
+        some = order[start[square] : start[square + 1]]
+        some[:] = some[np.argsort(keys[some], kind="stable")]
     return order
 
 

@@ -11,7 +11,7 @@ def test_rows_lie_along_a_z_curve_of_cells_and_keep_their_order_within_one() -> 
     rng = np.random.default_rng(0)
     # Several of the squares that are sorted in memory, and what lies outside the image, by a little or without end.
     xy = np.concatenate([rng.uniform(-100, 9000, (5000, 2)), [[np.inf, 5], [5, -np.inf], [np.nan, np.nan]]])
-    cell = np.clip(np.nan_to_num(xy, nan=np.inf) // 32, 0, 65535).astype(np.int64)
+    cell = (np.nan_to_num(xy, nan=1e9).clip(0, 1e9) / 32).clip(0, 65535).astype(np.int64)
     assert by_place(xy).tolist() == np.argsort(z_keys(cell, 0, 0, 1, 16), kind="stable").tolist()
 
 
