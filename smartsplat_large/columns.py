@@ -31,8 +31,10 @@ from smartsplat_large.errors import DiskFullError
 
 ROWS = 1 << 16
 """Rows of which temporary arrays are made at a time."""
-RESIDENT = 96 << 20
-"""Bytes of mapped files that may be in memory; at times it is up to three times as many."""
+RESIDENT = 16 << 20
+"""Bytes of mapped files that may be in memory. What is let go is found again for so little that more of them save no time."""
+UNSEEN = 64 << 20
+"""What may come on top before the thread has its turn, on a busy machine."""
 _WORTH_COUNTING = 1 << 20
 """Bytes below which an array is kept in memory in any case."""
 _SELDOM_S, _OFTEN_S = 0.01, 0.0005

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from smartsplat_large import columns, memory
@@ -29,8 +30,8 @@ _PAYLOADS_AHEAD = 5
 _HELD_BYTES_PER_COLUMN = 52
 """Raw value and two moments (12), records and moments of the renderer (20), this and the best state (10), membership of
 blocks (3), and columns of before that wait to be used again. These lie in files where memory does not hold them."""
-_WORKING_BYTES_PER_COLUMN, _VISITING_BYTES_PER_COLUMN = 5, 12
-"""What comes on top while rows are put in order, and what blocked mode has on its way beside that. It is in memory."""
+_WORKING_BYTES_PER_COLUMN, _VISITING_BYTES_PER_COLUMN = 1, 6
+"""What comes on top while budget is moved, and what blocked mode has on its way beside that. It is in memory."""
 TASK_PIXELS = 1 << 22
 """A task that is sent elsewhere has blocks of at most so many pixels together, or one."""
 _WITH_SSIM = 1.5
@@ -109,18 +110,18 @@ def plan_fit(
     steps = phases(size, gaussians, config)
     most = most_gaussians(gaussians, config)
     about = (size, channels, itemsize, most)
-    blocked = any(phase.blocked for phase in steps)
+    visited = {phase.level for phase in steps if phase.blocked}
     fits = (
         b
         for b in sides
-        if project(*about, b, _USUAL_WORKERS, blocked=blocked, device=config.device).total <= memory_bytes
+        if project(*about, b, _USUAL_WORKERS, visited=visited, device=config.device).total <= memory_bytes
     )
     block = next(fits, sides[-1])
-    footprint = project(*about, block, workers, blocked=blocked, device=config.device, with_files=with_files)
+    footprint = project(*about, block, workers, visited=visited, device=config.device, with_files=with_files)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,
-        task_bytes=task_bytes(*about, block, blocked=blocked),
+        task_bytes=task_bytes(*about, block, visited=visited),
         column_bytes=column_bytes(most, channels), with_files=with_files,
     )  # fmt: skip
 
@@ -134,13 +135,13 @@ def cap(block: int, spacing: float) -> int:
 
 
 def project(
-    size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *, blocked: bool = False,
-    device: Device = "cpu", with_files: bool = True,
+    size: Size, channels: int, itemsize: int, gaussians: int, block: int, workers: int, *,
+    visited: Collection[int] = (), device: Device = "cpu", with_files: bool = True,
 ) -> memory.Footprint:  # fmt: skip
-    """Bytes at the peak of a fit: the least, where columns may lie in files."""
-    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
+    """Bytes at the peak of a fit, the least, where columns may lie in files; ``visited`` levels are in blocked mode."""
+    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, visited)
     held = column_bytes(gaussians, channels)
-    beside = _VISITING_BYTES_PER_COLUMN if blocked else _WORKING_BYTES_PER_COLUMN
+    beside = _VISITING_BYTES_PER_COLUMN if visited else _WORKING_BYTES_PER_COLUMN
     return memory.Footprint(
         program=memory.program_on(device),
         gaussians=gaussians * (5 + channels) * beside + (in_use(held) if with_files else held),
@@ -155,29 +156,35 @@ def column_bytes(gaussians: int, channels: int) -> int:
 
 def in_use(held: int) -> int:
     """What columns of so many bytes take of memory at least, where they may lie in files."""
-    return min(held, 3 * columns.RESIDENT)
+    return min(held, columns.RESIDENT + columns.UNSEEN)
 
 
-def task_bytes(size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, blocked: bool) -> int:
+def task_bytes(
+    size: Size, channels: int, itemsize: int, gaussians: int, block: int, *, visited: Collection[int] = ()
+) -> int:
     """Bytes at the peak of a task that may have several blocks, one after the other, and the rows of all of them."""
-    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, blocked)
+    pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, visited)
     blocks = -(-size.width // block) * -(-size.height // block)
     return pixels + 2 * local * max(1, min(TASK_PIXELS // block**2, blocks))
 
 
-def _of_a_block(size: Size, channels: int, itemsize: int, gaussians: int, block: int, blocked: bool) -> tuple[int, int]:
+def _of_a_block(
+    size: Size, channels: int, itemsize: int, gaussians: int, block: int, visited: Collection[int]
+) -> tuple[int, int]:
     """Bytes that a block takes for its pixels, and for its Gaussians."""
-    halo = BLOCK_HALO + (cap(block, math.sqrt(size.pixels / gaussians)) if blocked else 0)
-    outer = min(block + 2 * halo, size.width) * min(block + 2 * halo, size.height)
-    # A visit keeps its base, too.
-    pixels = outer * (channels * (itemsize + 4 * (_BLOCK_PIXEL_ARRAYS + blocked)) + 4 * _LOSS_SCRATCH_PLANES)
-    columns = 5 + channels
-    density = gaussians / size.pixels
+    columns, side = 5 + channels, block + 2 * BLOCK_HALO
+    outer = min(side, size.width) * min(side, size.height)
+    pixels = outer * (channels * (itemsize + 4 * _BLOCK_PIXEL_ARRAYS) + 4 * _LOSS_SCRATCH_PLANES)
     # Gradients of a block in float64, its records, and what waits to be merged.
-    local = int(outer * density * 1.5) * (8 * 3 * columns + 64)
-    if blocked:
-        # Copies of the state while it walks, and what is on its way to and from the tasks.
-        local += int(outer * density * 1.5) * 16 * columns * (2 + _PAYLOADS_AHEAD)
+    local = int(outer * gaussians / size.pixels * 1.5) * (8 * 3 * columns + 64)
+    for level in visited:
+        seen = size.at_level(level)
+        side = block + 2 * (BLOCK_HALO + cap(block, math.sqrt(seen.pixels / gaussians)))
+        outer = min(side, seen.width) * min(side, seen.height)
+        # A visit keeps its base, too; copies of the state while it walks, and what is on its way to and from the tasks.
+        at_sight = outer * (channels * (itemsize + 4 * (_BLOCK_PIXEL_ARRAYS + 1)) + 4 * _LOSS_SCRATCH_PLANES)
+        there = int(outer * gaussians / seen.pixels * 1.5) * ((24 + 16 * (2 + _PAYLOADS_AHEAD)) * columns + 64)
+        pixels, local = max(pixels, at_sight), max(local, there)
     return pixels, local
 
 

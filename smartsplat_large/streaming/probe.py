@@ -83,7 +83,7 @@ def probe(
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
     plan = FitPlan(
         size=meta.size, channels=meta.channels, gaussians=count, block=PROBE_BLOCK, phases=phases(meta.size, count, short),
-        footprint=project(*about, PROBE_BLOCK, workers.count), task_bytes=task_bytes(*about, PROBE_BLOCK, blocked=False),
+        footprint=project(*about, PROBE_BLOCK, workers.count), task_bytes=task_bytes(*about, PROBE_BLOCK),
         column_bytes=column_bytes(count, meta.channels),
     )  # fmt: skip
     initial = sample(
