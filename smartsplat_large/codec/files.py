@@ -9,7 +9,7 @@ from smartsplat_large.places import Place
 from smartsplat_large.remote_output import check_address, put
 
 
-def write_atomic(place: Place, parts: Iterable[bytes], *, overwrite: bool = False) -> int:
+def write_atomic(place: Place, parts: Iterable[bytes | memoryview], *, overwrite: bool = False) -> int:
     """Write ``parts`` to a path or an address; returns the number of bytes. On any error what was there is as it was.
 
     Raises

@@ -63,7 +63,7 @@ class Extras:
 class Encoded:
     """A file in memory, and what became of the Gaussians that went in."""
 
-    parts: list[bytes]
+    parts: list[memoryview]
     """The file, in pieces to be written one after the other."""
     fineness: float
     kept: Index
@@ -281,7 +281,7 @@ def _encode(payloads: Payloads, models: Models) -> list[list[bytes]]:
 def _assemble(
     channels: int, bits: int, count: int, step_index: int, layout: Layout, models: Models, payloads: list[list[bytes]],
     extras: Extras,
-) -> list[bytes]:  # fmt: skip
+) -> list[memoryview]:  # fmt: skip
     metadata = metadata_to_bytes(extras.metadata)
     index = index_to_bytes([payload for layer in payloads for payload in layer[1:]]) if layout.grid else b""
     head = Head(
@@ -292,7 +292,18 @@ def _assemble(
     )  # fmt: skip
     front = [head_to_bytes(head), sealed(index), sealed(extras.icc_profile or b""), sealed(metadata)]
     blocks = [part for layer in payloads for part in (sealed(layer[WIDE]), *layer[1:])]
-    return [part for part in front + blocks if part]
+    return _as_column([part for part in front + blocks if part])
+
+
+def _as_column(parts: list[bytes]) -> list[memoryview]:
+    """The same in one column: of the file of many Gaussians, several versions may live at a time."""
+    room, end = columns.empty(sum(map(len, parts)), np.uint8).data, 0
+    found = []
+    for part in parts:
+        start, end = end, end + len(part)
+        room[start:end] = part
+        found.append(room[start:end])
+    return found
 
 
 def importance_of(gaussians: Gaussians) -> FloatColumn:

@@ -103,8 +103,8 @@ class AdamState:
             column[rows] = getattr(part, name)
 
     def copy(self) -> AdamState:
-        """One that steps do not change along with this."""
-        xy, raw, mean, square = (columns.copied(getattr(self, name)) for name in COLUMNS)
+        """One that steps do not change along with this, in memory."""
+        xy, raw, mean, square = (getattr(self, name).copy() for name in COLUMNS)
         return AdamState(self.config, xy, raw, mean, square, self.rate_xy, self.max_scale, self.steps)
 
     def returned_to(self, gaussians: Gaussians, size: Size) -> AdamState:
@@ -123,7 +123,7 @@ class AdamState:
         """One with ``gaussians`` in the rows ``index``, of fresh moments; rows come or go where they are more or fewer."""
         fresh = AdamState.start(gaussians, size, self.config)
         shared = min(len(index), len(fresh))
-        found = self.copy() if len(fresh) == shared else self._joined(fresh, shared)
+        found = self._joined(fresh, shared)
         for rows in columns.chunks(shared):
             found.put(index[rows], fresh.take(rows))
         if len(index) == shared:

@@ -167,9 +167,11 @@ def _peaks(residual: Planes, widths: list[float]) -> Proposals:
 def _ranked(gain: Float32[np.ndarray, "n"]) -> Index:
     """Rows of ``gain``, which is nowhere below 0, from the largest on; equal ones in order."""
     # Such floats are in the order of their bits; keys that are all different need no stable sort, which is much slower.
-    keys = (~gain.view(np.uint32)).astype(np.uint64)
-    keys <<= np.uint64(32)
-    keys |= np.arange(len(gain), dtype=np.uint64)
+    keys = columns.empty(len(gain), np.uint64)
+    for rows in columns.chunks(len(gain)):
+        keys[rows] = ~gain[rows].view(np.uint32)
+        keys[rows] <<= np.uint64(32)
+        keys[rows] |= np.arange(rows.start, rows.stop, dtype=np.uint64)
     keys.sort()
     keys &= np.uint64(0xFFFFFFFF)
     return keys.view(np.int64)
@@ -224,9 +226,13 @@ def exchange(
     """
     best = proposals.best(limit + max(growth, 0))
     cheap = least(cost, min(limit, len(cost)))
-    index = cheap[np.argsort(cost[cheap], kind="stable")]
-    pairs = min(len(best.gain), len(index))
-    profitable = int(np.count_nonzero(best.gain[:pairs] > PROFIT * cost[index[:pairs]]))
+    costs = columns.taken(cost, cheap)
+    order = np.argsort(costs, kind="stable")
+    index, costs = columns.taken(cheap, order), columns.taken(costs, order)
+    del order
+    profitable = 0
+    for rows in columns.chunks(min(len(best.gain), len(index))):
+        profitable += int(np.count_nonzero(best.gain[rows] > PROFIT * costs[rows]))
     if growth < 0:
         given_up = max(profitable, min(-growth, len(index)))
         return index[:given_up], best.take(slice(max(given_up + growth, 0)))

@@ -214,7 +214,7 @@ class Checkpoint:
             self._progress.note(f"{self.store}: the state cannot be saved ({failure}); the fit goes on without{kept}")
 
     @contextlib.contextmanager
-    def delivering(self, parts: Sequence[bytes]) -> Iterator[None]:
+    def delivering(self, parts: Sequence[bytes | memoryview]) -> Iterator[None]:
         """For the length of a ``with`` block that puts the output, of these ``parts``, in its place: the marker knows it.
 
         Where the marker cannot be written, a run that is killed later finds its output in the way, and no more.

@@ -142,6 +142,8 @@ def project(
     pixels, local = _of_a_block(size, channels, itemsize, gaussians, block, visited)
     held = column_bytes(gaussians, channels)
     beside = _VISITING_BYTES_PER_COLUMN if visited else _WORKING_BYTES_PER_COLUMN
+    if any(min(size.at_level(level).width, size.at_level(level).height) <= block for level in visited):
+        beside *= 2  # one of the four colours of a strip of blocks has half of all
     return memory.Footprint(
         program=memory.program_on(device),
         gaussians=gaussians * (5 + channels) * beside + (in_use(held) if with_files else held),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from smartsplat_large.atomic_output import await_on_disk
-from smartsplat_large.errors import SmartSplatError, UsageError
+from smartsplat_large.errors import DiskFullError, SmartSplatError, UsageError
 from smartsplat_large.memory import doubt_of_room
 from smartsplat_large.places import Place, joined, shown
 from smartsplat_large.remote import HINT, said
@@ -183,7 +183,7 @@ class ObjectStore(StateStore):
     def reading(self) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError, LookupError, ValueError, TypeError, MemoryError):
+        except (FileNotFoundError, NotADirectoryError, LookupError, ValueError, TypeError, MemoryError, DiskFullError):
             raise
         except Exception as error:
             raise UsageError(f"{shown(self.place)}: cannot be read: {said(error)}", hint=HINT) from error

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from smartsplat_large import columns
 from smartsplat_large.config import OptimizerConfig
 from smartsplat_large.fitting.optimizer import MIN_SCALE, AdamState, GradientsOf
 from smartsplat_large.fitting.rate import FREE, RatePrice
@@ -154,3 +156,17 @@ def test_a_state_that_returned_stands_almost_still() -> None:
     moved = np.abs(back.raw - before)[:, 3:] / config.lr_color
     assert moved[[0, 1, 2, 4, 5, 6]].max() < 0.2
     assert np.isfinite(back.raw).all()
+
+
+def test_a_visit_takes_no_files(tmp_path: Path) -> None:
+    """A group of them is held at a time: a process may have about a thousand files open."""
+    gaussians = Gaussians.room(40_000, 3)
+    for column in (gaussians.xy, gaussians.scale, gaussians.rotation, gaussians.color):
+        column[:] = 0.5
+    with columns.mapped(tmp_path):
+        state = AdamState.start(gaussians, Size(100, 100), OptimizerConfig())
+        assert columns._held[-1]._files
+        known = len(columns._held[-1]._files)
+        copy = state.take(np.arange(40_000)).copy()
+        assert len(columns._held[-1]._files) == known
+    assert (copy.raw == state.raw).all()

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 from cut_fits import IDENTITY, Killed, Notes, Steps, assert_identical, fit
 
-from smartsplat_large.errors import UsageError
+from smartsplat_large import columns
+from smartsplat_large.errors import DiskFullError, UsageError
 from smartsplat_large.streaming import checkpoint as checkpoints
 from smartsplat_large.streaming.checkpoint import Checkpoint
 
@@ -82,6 +84,20 @@ def test_a_store_out_of_reach_is_no_empty_one(store: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "cat_file", unreachable)
     with pytest.raises(UsageError, match="memory://fits/state: cannot be read: PermissionError: not yours"):
         at(store)
+
+
+def test_a_full_disk_here_is_no_damage_there(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> np.ndarray:
+        raise DiskFullError("no room")
+
+    with pytest.raises(Killed):
+        fit(at(store), steps=Steps(7))
+    with monkeypatch.context() as patch:
+        patch.setattr(columns, "empty", full)
+        with pytest.raises(DiskFullError, match="no room"):
+            at(store).take_resumed()
+    assert at(store).take_resumed() is not None
+    at(store).remove()
 
 
 def test_an_output_in_a_store_is_known_after_a_kill(store: str) -> None:
