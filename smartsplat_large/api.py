@@ -20,7 +20,7 @@ from smartsplat_large.config import PRESETS, Device, FitConfig
 from smartsplat_large.dashboard import Record
 from smartsplat_large.errors import UsageError
 from smartsplat_large.gaussians import Gaussians
-from smartsplat_large.memory import Footprint, GiB, format_bytes, program_on, require, require_room
+from smartsplat_large.memory import Footprint, GiB, format_bytes, program_on, require, require_room, returned
 from smartsplat_large.metrics import Score
 from smartsplat_large.paths import (
     check_output_place,
@@ -140,7 +140,7 @@ def fit(
         limit_bytes = allowed.limit_bytes if config.psnr is None else None
         record = Record(progress, meta.name, meta.size, limit_bytes) if watched else None
         progress = record or progress
-        with passing_folder(at_work) as folder, _columns_in(folder, config, allowed, progress):
+        with passing_folder(at_work) as folder, _columns_in(folder, config, allowed, progress), returned():
             checkpoint.open(target, resume=bool(resume))
             levels = 1 if checkpoint.delivered else allowed.levels
             checkpoint.announce(most_gaussians(allowed.count, config), meta.channels)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import psutil
 import pytest
 
 from smartsplat_large.errors import DiskFullError, UsageError
-from smartsplat_large.memory import GiB, parse_bytes, require_room
+from smartsplat_large.memory import GiB, MiB, parse_bytes, require_room, returned
 
 
 @pytest.mark.parametrize(
@@ -51,3 +55,22 @@ def test_nothing_is_said_of_a_place_of_which_nothing_is_known(monkeypatch: pytes
         assert require_room(unknown, 1 << 60, "a", hint="b") == ""
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=0, free=0))
     assert require_room(tmp_path, 1 << 60, "a", hint="b") == ""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries of C are left alone")
+def test_what_is_freed_is_returned() -> None:
+    """Small arrays, of which the last one stays: what is below it in the heap, glibc keeps."""
+    resident = psutil.Process().memory_info
+
+    def freed() -> np.ndarray:
+        return [np.ones(12_000) for _ in range(2000)][-1]
+
+    last = freed()
+    kept = resident().rss
+    with returned():
+        for _ in range(100):
+            time.sleep(0.1)
+            if resident().rss < kept - 100 * MiB:
+                break
+    assert resident().rss < kept - 100 * MiB
+    assert last.all()
