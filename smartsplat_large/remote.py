@@ -7,6 +7,7 @@ import io
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 from smartsplat_large.errors import BadInputError, MissingDependencyError, UsageError
@@ -19,7 +20,10 @@ PAUSE_S = 0.5
 TIMEOUT_S = 30.0
 HINT = "check the address, or download the file"
 RIGHTS = "check your credentials, and what they allow"
-_STAMPS = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "last_modified", "updated", "created")
+_STAMPS = (
+    "ETag", "etag", "md5Hash", "md5", "sha", "hex", "blob_id", "mtime", "LastModified", "last_modified", "updated", "modified",
+    "modificationTime", "modify", "created",
+)  # fmt: skip
 """What stores call that by which a file that was replaced is known; the surest first."""
 _PLUGINS = {"s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "abfss": "adlfs"}
 
@@ -53,6 +57,11 @@ def has_answered(error: BadInputError) -> bool:
     """Whether what a :class:`RemoteFile` failed of is not that nobody is there, who would only be waited for again."""
     cause = error.__cause__
     return isinstance(cause, urllib.error.HTTPError) or not isinstance(cause, urllib.error.URLError | TimeoutError)
+
+
+def stamp_of(info: Mapping[str, Any]) -> str:
+    """Of what fsspec tells about a file, that which is another once it is replaced; empty if there is none."""
+    return next((str(info[name]) for name in _STAMPS if info.get(name)), "")
 
 
 def said(error: BaseException) -> str:
@@ -221,8 +230,8 @@ class _FsspecStore:
             raise self._failed("cannot be found", error) from error
         if info.get("type") == "directory" or info.get("size") is None:
             raise self._file.error("is a folder, or has no length")
-        size, stamp = int(info["size"]), next((str(info[name]) for name in _STAMPS if info.get(name)), "")
-        return self.fetch(0, min(HEAD_BYTES, size)) if size else b"", size, stamp
+        size = int(info["size"])
+        return self.fetch(0, min(HEAD_BYTES, size)) if size else b"", size, stamp_of(info)
 
     def fetch(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` to before ``end``."""

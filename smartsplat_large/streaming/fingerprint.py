@@ -17,6 +17,7 @@ from smartsplat_large.places import Place, joined
 from smartsplat_large.remote import RemoteFile
 from smartsplat_large.remote_zarr import MARKERS
 from smartsplat_large.source.base import ImageSource
+from smartsplat_large.streaming.listing import Listing, list_address, list_folder
 from smartsplat_large.streaming.plan import FitPlan
 
 STATE_FORMAT = 4
@@ -46,7 +47,13 @@ def fingerprint(place: Place, source: ImageSource, config: FitConfig, plan: FitP
 def image_identity(place: Place, source: ImageSource) -> dict[str, Any]:
     """Cheap to find out even of a terabyte: sizes, the time of the last change, and a hash of some of the content.
 
-    Of an image at an address, the store's own mark of this version stands for the time.
+    Of a zarr hierarchy, sizes and times are those of all its files. Of an image at an address, the store's own mark of this
+    version stands for the time; a hierarchy on a web server, which lists no files, has those of its metadata alone.
+
+    Raises
+    ------
+    SourceError
+        The image cannot be read.
     """
     meta = source.meta
     found, samples = _on_disk(place) if isinstance(place, Path) else _elsewhere(place)
@@ -63,8 +70,17 @@ def image_identity(place: Place, source: ImageSource) -> dict[str, Any]:
 
 
 def _on_disk(path: Path) -> tuple[dict[str, Any], Iterator[bytes]]:
+    if path.is_dir():
+        return _of_files(list_folder(path), "times"), _samples(path)
     found = path.stat()
     return {"bytes": found.st_size, "time of change": found.st_mtime_ns}, _samples(path)
+
+
+def _of_files(listing: Listing, stamps: str) -> dict[str, Any]:
+    return {
+        "bytes": listing.total_bytes,
+        "list of files": f"{listing.count} (names, sizes and {stamps}: {listing.digest})",
+    }
 
 
 def _samples(path: Path) -> Iterator[bytes]:
@@ -79,18 +95,20 @@ def _samples(path: Path) -> Iterator[bytes]:
 
 
 def _elsewhere(url: str) -> tuple[dict[str, Any], Iterator[bytes]]:
-    """The same of a file, or of the metadata of a zarr hierarchy, at an address."""
+    """The same of a file, or of a zarr hierarchy, at an address."""
     files: list[RemoteFile] = []
+    listing = None
     try:
         files.append(RemoteFile(url, SourceError))
     except SourceError:
+        listing = list_address(url)
         for name in MARKERS:
             with contextlib.suppress(SourceError):
                 files.append(RemoteFile(joined(url, name), SourceError))
-    found = {
+    found = _of_files(listing, "marks") if listing else {
         "bytes": sum(file.size_bytes for file in files),
         "mark in the store": " ".join(file.stamp for file in files),
-    }
+    }  # fmt: skip
     return found, (
         part for file in files for part in (file.read(0, MiB), file.read(max(0, file.size_bytes - MiB), MiB))
     )
