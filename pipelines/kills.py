@@ -6,8 +6,8 @@
 Runs in the environment that pipelines/check.py sets up. Every mode is fitted once without a kill, here and on a cluster of a
 scheduler and two workers; both files must be the same. Then each kill hits another fit, by SIGKILL: at a random moment of a
 stage (the first: when it begins), stages and roles in turn, so that nine stages and three roles meet
-once each in 27 kills. What was killed of the cluster is started again, and the fit is resumed until it ends, every other time of
-those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
+once each in 27 kills. What was killed of the cluster is started again, and the fit is resumed until it ends, every other time
+of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
 """
 
 from __future__ import annotations
