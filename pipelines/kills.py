@@ -5,8 +5,9 @@
 
 Runs in the environment that pipelines/check.py sets up. Every mode is fitted once without a kill, here and on a cluster of a
 scheduler and two workers; both files must be the same. Then each kill hits another fit, by SIGKILL: at a random moment of a
-stage (the first: when it begins), stages in turn. What was killed of the cluster is started again, and the fit is resumed
-until it ends, every other time of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
+stage (the first: when it begins), stages and roles in turn, so that nine stages and three roles meet
+once each in 27 kills. What was killed of the cluster is started again, and the fit is resumed until it ends, every other time
+of those on the cluster without it. Ends with 1 if a file differs or a fit does not end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -212,9 +214,9 @@ class Trials:
         stages = tuple((name, at - last) for (name, at), last in zip(run.ended, ends, strict=False))
         return Whole(output.read_bytes(), seconds, stages)
 
-    def kill(self, number: int, role: str, mode: str, there: str, whole: Whole, same: bytes) -> Row:
-        """Begin a fit, kill, resume until it ends."""
-        run, output = self._begun(mode, there, number % len(whole.stages), whole)
+    def kill(self, number: int, place: int, role: str, mode: str, there: str, whole: Whole, same: bytes) -> Row:
+        """Begin a fit, kill in the stage of that place, resume until it ends."""
+        run, output = self._begun(mode, there, place, whole)
         stage, saved = self._stage(run, whole), _saved(output)
         self._kill(role, run)
         code, busy = run.wait(), 0.0
@@ -326,8 +328,15 @@ def _rows(trials: Trials, kills: int, roles: list[str], modes: list[str]) -> tup
     for number in range(kills):
         role, mode = roles[number % len(roles)], modes[number // len(roles) % len(modes)]
         there = places[role]
-        rows.append(trials.kill(number, role, mode, there, whole[mode, there], same[mode]))
+        made = whole[mode, there]
+        place = place_of(number, len(made.stages), len(roles))
+        rows.append(trials.kill(number, place, role, mode, there, made, same[mode]))
     return rows, {f"{mode}, {there}": made.seconds for (mode, there), made in whole.items()}
+
+
+def place_of(number: int, stages: int, roles: int) -> int:
+    """The stage of a kill, by its place: roles take turns, too, and meet each stage once in ``stages * roles`` kills."""
+    return (number + number // math.lcm(stages, roles)) % stages
 
 
 def _report(rows: list[Row], alone: dict[str, float]) -> str:

@@ -3,6 +3,9 @@
 A task that is sent elsewhere holds all that it needs, pixels apart: a function, what all tasks share, and its items. So it can
 be run again, by any worker, when the one that had it is lost. Only the tasks of :mod:`.stretch` leave something on a worker
 that the next one needs there, and say so if it is gone.
+
+A worker may come at any time, and dask lets it take over what waits at others. Where its memory does not hold that, the task
+gives itself back, and is sent again. To name those who may have it would not do: dask would wait for them when all are gone.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import math
 import pickle
 import socket
 import threading
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,8 +40,21 @@ _PRIORITY = -1
 other fits, the order of submission decides."""
 MEMORY = "memory"
 """The resource, in bytes, that tasks ask for where all workers were started with it: ``dask worker --resources memory=8e9``."""
+_BETWEEN_LOOKS_S = 1.0
+"""Where no worker is there that holds what is to be done."""
 _KEPT = 8
 """What so many sets of tasks share is kept open on a worker."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is sent, and comes back from a worker without the memory for it."""
+
+    function: Callable[[Any, Any], Any]
+    shared: bytes
+    items: Any
+    worker: str
+    """Address of the one that should have it, unless it is busy or gone; empty: any that has the resources."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +76,27 @@ class Cluster:
     """No other client has it."""
     counted: bool = False
     """Whether tasks ask for memory as a resource."""
+    task_bytes: int = 0
+    """What a task may take at its peak."""
 
     def slots_now(self) -> list[str]:
         """The address of the worker of each slot, of those workers that are there and take tasks."""
-        workers = self.client.scheduler_info(n_workers=-1)["workers"]
-        return [name for name, worker in workers.items() if self._is_fit(worker) for _ in range(worker["nthreads"])]
+        fit = {name: worker for name, worker in self._present().items() if self._is_fit(worker)}
+        return [name for name, worker in fit.items() for _ in range(worker["nthreads"])]
+
+    def _present(self) -> Mapping[str, Mapping[str, Any]]:
+        workers: Mapping[str, Mapping[str, Any]] = self.client.scheduler_info(n_workers=-1)["workers"]
+        return workers
 
     def _is_fit(self, worker: Mapping[str, Any]) -> bool:
-        """Whether the tasks that are meant for a worker go there: not to one that pauses, or has not what they ask for."""
-        return worker["status"] == "running" and (not self.counted or MEMORY in worker["resources"])
+        """Whether a worker does what is meant for it: not one that pauses, or has not what tasks ask for, or take."""
+        if worker["status"] != "running" or (self.counted and MEMORY not in worker["resources"]):
+            return False
+        return has_room(worker["memory_limit"], worker["nthreads"], self.task_bytes, self.spare_bytes)
+
+    def _is_mixed(self) -> bool:
+        """Whether tasks ask for what a worker lacks: dask lets it take them over from those they prefer, and break down."""
+        return self.counted and not all(MEMORY in worker["resources"] for worker in self._present().values())
 
     def sender(
         self, function: Callable[[Any, Any], Any], shared: Any, workers: Sequence[str] = ()
@@ -77,21 +106,31 @@ class Cluster:
         Tasks are numbered: those of one number go to the same worker if it is free, which may have kept their pixels.
         ``workers`` are those of the slots, by default all that were there at first.
         """
-        workers = workers or self.workers
+        preferred = workers or ([""] if self._is_mixed() else self.workers)
         # Files of the same name may be others in the next run.
         packed = pickle.dumps((self.token, shared), protocol=5)
-        name = function.__name__
 
         def send(number: int, items: Sequence[Any]) -> Any:
-            preferred = workers[number % len(workers)]
-            where = {"workers": [preferred], "allow_other_workers": True}
-            return self._submit(name, carry_out, function, packed, _packed(items), **where)
+            return self._send(Task(function, packed, _packed(items), preferred[number % len(preferred)]))
 
         return send
 
+    def _send(self, task: Task, among: Sequence[str] = (), **how: Any) -> Any:
+        """Submit a task, for its worker if that is one of those that are named, or else for any of them."""
+        workers = among if among and task.worker not in among else [task.worker]
+        where = {} if workers == [""] else {"workers": list(workers), "allow_other_workers": True}
+        return self._submit(task.function.__name__, carry_out, task, self.task_bytes, self.spare_bytes, **where, **how)
+
     def fetch(self, futures: Sequence[Any]) -> Iterator[Any]:
         """Results of such tasks, item by item."""
-        for results in self.client.gather(list(futures)):
+        done = self.client.gather(list(futures))
+        while any(isinstance(results, Task) for results in done):
+            while not (slots := self.slots_now()):
+                time.sleep(_BETWEEN_LOOKS_S)
+            # Before those that were sent later, and after those of others.
+            again = [self._send(r, slots, priority=_PRIORITY / 2) if isinstance(r, Task) else None for r in done]
+            done = [r if future is None else future.result() for r, future in zip(done, again, strict=True)]
+        for results in done:
             yield from pickle.loads(results)
 
     def local_sender(self, job: Callable[[int], Any], name: str) -> Callable[[int], Any]:
@@ -106,11 +145,16 @@ class Cluster:
         return self.client.submit(function, *arguments, key=key, pure=False, fifo_timeout=0, **where)
 
 
-def carry_out(function: Callable[[Any, Any], Any], packed: bytes, items: Any) -> Any:
-    """The task, in a process elsewhere; items and results as :func:`_packed` makes them."""
-    shared = _unpacked(packed)
+def carry_out(task: Task, task_bytes: int, kept_bytes: int) -> Any:
+    """Results of a task, in a process elsewhere; or the task, if its memory is too small. Both items and results are packed."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if not has_room(worker.memory_manager.memory_limit, worker.state.nthreads, task_bytes, kept_bytes):
+        return task
+    shared = _unpacked(task.shared)
     with native_threads.blas_alone:
-        return _packed([function(shared, item) for item in pickle.loads(items)])
+        return _packed([task.function(shared, item) for item in pickle.loads(task.items)])
 
 
 def _packed(values: Sequence[Any]) -> Any:
@@ -196,11 +240,20 @@ def connected(address: str, task_bytes: int) -> Iterator[Cluster]:
         resources = {"resources": {MEMORY: task_bytes}} if counted else {}
         with dask.annotate(priority=_PRIORITY, retries=_RETRIES, **resources):
             try:
-                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token, counted)
+                yield Cluster(client, True, len(slots), client.dashboard_link, slots, spare, token, counted, task_bytes)
             finally:
                 # Of workers that are gone, nothing is left to give up.
                 with contextlib.suppress(Exception):
                     client.run(_forget, token, on_error="ignore", wait=False)
+
+
+def has_room(limit: int | None, threads: int, task_bytes: int, kept_bytes: int) -> bool:
+    """Whether a worker's memory holds a task for each of its threads and what is kept between tasks; true without a limit."""
+    return not limit or _needed(threads, task_bytes).total + kept_bytes <= limit
+
+
+def _needed(threads: int, task_bytes: int) -> Footprint:
+    return Footprint(program=PROGRAM, gaussians=0, working=threads * task_bytes)
 
 
 def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
@@ -212,7 +265,7 @@ def _spare_bytes(name: str, worker: Mapping[str, Any], task_bytes: int) -> int:
         Its memory does not hold its tasks.
     """
     limit, threads = worker["memory_limit"], worker["nthreads"]
-    needed = Footprint(program=PROGRAM, gaussians=0, working=threads * task_bytes)
+    needed = _needed(threads, task_bytes)
     hint = f"dask worker --memory-limit {math.ceil(needed.total / MiB)}MiB, or fewer --nthreads"
     require(needed, limit or needed.total, f"the worker at {name}, of {threads} threads,", hint=hint)
     return max(0, (limit or 0) // 2 - needed.total)

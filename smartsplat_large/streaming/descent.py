@@ -42,7 +42,7 @@ from smartsplat_large.streaming.workers import Workers
 _MOVING_COSTS = 3.0
 """A move of budget may raise the loss by this factor, until newcomers have settled, and be no divergence."""
 _STEPS_A_SAVE = 4
-"""A save ends a stretch of steps taken elsewhere, whose rows then travel in and out: not after fewer of them."""
+"""Steps taken elsewhere between two moves of budget, at the least, where a save ends them: their rows travel in and out."""
 _PIXELS_BETWEEN = 8
 """Pixels between Gaussians with which a missing one is well seen; relocation does not look closer than that."""
 
@@ -139,15 +139,16 @@ class Descent:
             self.checkpoint.commit_if_due()
 
     def _stretch(self, end: int, level: int) -> bool:
-        """Steps of workers elsewhere, up to the next move of budget; whether any were taken.
+        """Steps of workers elsewhere, up to the next move of budget or as many where there is none; whether any were taken.
 
-        Until they are all taken, nothing changes here.
+        Until they are all taken, nothing changes here, and a lost worker costs all of them.
         """
         task = sweep_task(self._targets(level), self.renderer, self.plan.block, self.loss, self.plan.channels)
         crew = self.workers.crew(self._held_bytes)
         if crew is None or not max(2, len(crew)) <= len(task.grid) or isinstance(self.renderer, CudaRenderer):
             return False
         begun, best, taken = self.place.taken, replace(self.best), self.place.taken
+        end = min(end, begun + max(self.config.relocate_every, _STEPS_A_SAVE))
         try:
             stretch = Stretch(task, self.state, best, self.plan.size, crew, self.workers)
             while taken < end and (swept := stretch.sweep()) is not None:

@@ -237,6 +237,15 @@ def test_kills_end_in_the_same_file(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("stages", "roles"), [(9, 3), (8, 3), (9, 1), (6, 4)])
+def test_kills_of_every_role_hit_every_stage_once(stages: int, roles: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "pipelines")
+    place_of = runpy.run_path(str(ROOT / "pipelines" / "kills.py"))["place_of"]
+    kills = range(stages * roles)
+    assert len({(place_of(number, stages, roles), number % roles) for number in kills}) == len(kills)
+    assert [place_of(number, stages, roles) for number in range(stages)] == list(range(stages))
+
+
 def test_reading_says_what_windows_cost(tmp_path: Path) -> None:
     _, rows = measured(tmp_path, "reading", "--side", "1100")
     assert [(row["codec"], row["by"]) for row in rows] == [(c, b) for c in ("zstd", "lz4") for b in ("zarr", "zarrs")]

@@ -212,6 +212,58 @@ def test_a_worker_that_takes_no_tasks_has_no_slots(tmp_path: Path) -> None:
             time.sleep(0.05)
 
 
+@contextlib.contextmanager
+def joined(started: Any, folder: Path, **settings: object) -> Iterator[Any]:
+    """Another worker of a cluster, of one thread."""
+
+    async def begin() -> Any:
+        settings_ = {"nthreads": 1, "host": "127.0.0.1", "local_directory": str(folder)} | settings
+        return await distributed.Worker(started.scheduler_address, **settings_)
+
+    worker = started.sync(begin)
+    try:
+        yield worker
+    finally:
+        started.sync(worker.close)
+
+
+def ran_at(seconds: float, _: int) -> str:
+    time.sleep(seconds)
+    return str(distributed.get_worker().address)
+
+
+def test_a_worker_that_comes_later_with_too_little_memory_gets_nothing_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_BETWEEN_LOOKS_S", 0.05)
+    with (
+        local_cluster(tmp_path, workers=1, memory_limit=0) as started,
+        cluster.connected(started.scheduler_address, 3 * GiB) as fit,
+        joined(started, tmp_path, memory_limit="3GiB") as late,
+    ):
+        (first,) = started.workers.values()
+        assert late.address in fit.client.scheduler_info(n_workers=-1)["workers"]
+        assert fit.slots_now() == [first.address]
+        send = fit.sender(ran_at, 0.0, [late.address, first.address])
+        assert list(fit.fetch([send(number, [number, 0]) for number in range(4)])) == [first.address] * 8
+        started.sync(first.close)
+        alone = send(1, [0])
+        assert isinstance(alone.result(), cluster.Task)
+        assert fit.slots_now() == []
+        with joined(started, tmp_path, memory_limit=0) as fitter:
+            assert list(fit.fetch([alone])) == [fitter.address]
+
+
+def test_a_worker_that_comes_later_without_the_resource_does_not_break_down(tmp_path: Path) -> None:
+    with (
+        local_cluster(tmp_path, workers=1, memory_limit=0, resources={cluster.MEMORY: GiB}) as started,
+        open_workers(1, scheduler=started.scheduler_address, task_bytes=1000, progress=Silent()) as workers,
+        joined(started, tmp_path, memory_limit=0) as late,
+    ):
+        assert late.address not in set(workers.map(ran_at, 0.1, range(20)))
+        assert late.status == distributed.core.Status.running
+
+
 _ran: list[str] = []
 """Tasks in the order in which workers of this process began them."""
 _first, _second = threading.Event(), threading.Event()

@@ -224,6 +224,15 @@ def test_slots_without_room_for_their_shares_get_none(monkeypatch: pytest.Monkey
     assert not crew.asked
 
 
+@pytest.mark.parametrize(("every", "longest"), [(6, 6), (1, 4)])
+def test_a_stretch_ends_where_no_budget_is_moved_any_more(
+    every: int, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, crew = CONFIG.replace(relocate_share=0.0, relocate_every=every), FakeCrew(2)
+    assert_same(fitted(crew, monkeypatch, config), fitted(None, monkeypatch, config))
+    assert max(order.number for order in crew.asked) == longest
+
+
 def test_a_fit_that_is_to_be_saved_ends_its_stretch_after_some_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     crew = FakeCrew(2)
     monkeypatch.setattr(fit_module.Checkpoint, "is_due", True)
