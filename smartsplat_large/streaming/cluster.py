@@ -133,7 +133,7 @@ class Cluster:
         for results in done:
             yield from pickle.loads(results)
 
-    def local_sender(self, job: Callable[[int], Any], name: str) -> Callable[[int], Any]:
+    def local_sender(self, job: Callable[[Any], Any], name: str) -> Callable[[Any], Any]:
         """Submits calls of ``job``, which does not travel, to workers of this process; a future of each result."""
         here = self.client.scatter(job, broadcast=False, hash=False)
         return functools.partial(self._submit, name, _call, here)

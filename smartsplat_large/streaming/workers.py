@@ -28,10 +28,10 @@ R = TypeVar("R")
 
 MEGAPIXEL = 1 << 20
 _WORTH_SCHEDULING, _LONG = 16, MEGAPIXEL // 4
-"""Fewer tasks than this, or of fewer pixels, are run by threads even when a local cluster is there: a task costs dask about
-1 ms."""
+"""Fewer items than this, or of fewer pixels, are left to threads even when a local cluster is there: a task costs dask some
+milliseconds, in which it keeps all threads of this process from Python."""
 _TASKS_EACH = 2
-"""Tasks that every slot of a cluster elsewhere should get, if there are so many items."""
+"""Tasks that every slot of a cluster should get, if there are so many items."""
 _FETCHED = 8
 """Results that are asked for together, at most."""
 
@@ -120,16 +120,22 @@ class Workers:
 
         A task takes its item from ``items`` in its own thread. Only where workers are elsewhere, it is taken beforehand, and
         pickled: that may make it small. So ``shared`` should be, which goes along with every task. Items of few
-        pixels share a task there, and a single one stays here.
+        pixels share a task of a cluster, and a single one stays here.
         """
         job, ahead = _Job(function, shared, items), 4 * self.count + 4
         cluster = self._cluster if len(items) > 1 else None
         if cluster is None or not (cluster.remote or (len(items) >= _WORTH_SCHEDULING and pixels >= _LONG)):
             yield from _in_order(lambda index: self._threads.submit(job, index), range(len(items)), ahead)
-        elif not cluster.remote:
-            yield from _in_order(cluster.local_sender(job, function.__name__), range(len(items)), ahead)
-        else:
-            yield from _elsewhere(cluster, job, _items_a_task(len(items), pixels, cluster.slots))
+            return
+        step = _items_a_task(len(items), pixels, cluster.slots)
+        if cluster.remote:
+            yield from _elsewhere(cluster, job, step)
+            return
+        tasks = (range(first, min(first + step, len(items))) for first in range(0, len(items), step))
+        send = cluster.local_sender(job.several, function.__name__)
+        # As many results wait as with threads.
+        for results in _in_order(send, tasks, max(self.count + 1, ahead // step)):
+            yield from results
 
     def spread(self, function: Callable[[slice], Any], count: int) -> None:
         """Call ``function`` with slices that part ``range(count)``, on this machine's threads; none is longer than a chunk."""
@@ -149,6 +155,10 @@ class _Job(Generic[T, Item, R]):
 
     def __call__(self, index: int) -> R:
         return self.function(self.shared, self.items[index])
+
+    def several(self, indices: Iterable[int]) -> list[R]:
+        """Results of some items, one after the other."""
+        return [self(index) for index in indices]
 
 
 def _items_a_task(count: int, pixels: int, slots: int) -> int:
