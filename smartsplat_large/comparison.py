@@ -16,7 +16,7 @@ from smartsplat_large.atomic_output import check_destination, part_file
 from smartsplat_large.config import PRESETS, FitConfig
 from smartsplat_large.errors import UsageError
 from smartsplat_large.lattice import Size
-from smartsplat_large.memory import GiB, require
+from smartsplat_large.memory import PROGRAM, Footprint, GiB, require
 from smartsplat_large.metrics import Score
 from smartsplat_large.picture import Region, window_in
 from smartsplat_large.places import shown
@@ -153,10 +153,13 @@ def _pixels(image: str | Path, region: Region | None, memory_bytes: int) -> Pixe
         rivals.require_supported(np.empty((0, 0, meta.channels), meta.dtype), meta.name)
         window = window_in(region, meta.size, meta.name)
         size = Size(window.width, window.height)
-        require(
-            rivals.footprint(size, meta.channels), memory_bytes, f"{meta.name}: to compare {size} pixels",
-            hint="a crop: --region X,Y,W,H; or a higher --memory",
-        )  # fmt: skip
+        raw_bytes = size.pixels * meta.channels
+        reading = Footprint(program=PROGRAM, gaussians=0, working=raw_bytes, decoder=meta.held_bytes)
+        for needed in (reading, rivals.footprint(size, meta.channels)):
+            require(
+                needed, memory_bytes, f"{meta.name}: to compare {size} pixels",
+                hint="a crop: --region X,Y,W,H; or a higher --memory",
+            )  # fmt: skip
         return read_window(source, window)
 
 

@@ -60,10 +60,12 @@ class Footprint:
     """State of all Gaussians in the driving process."""
     working: int
     """Arrays of the tasks that run at once."""
+    decoder: int = 0
+    """What the decoder of the image holds."""
 
     @property
     def total(self) -> int:
-        return self.program + self.gaussians + self.working
+        return self.program + self.gaussians + self.working + self.decoder
 
 
 PROGRAM = 512 * MiB
@@ -78,8 +80,13 @@ def program_on(device: str) -> int:
     return PROGRAM + (ON_GPU if device == "cuda" else 0)
 
 
+_HELD = (
+    "a progressive JPEG, an interlaced PNG, a WebP, a turned image or a TIFF of one strip is held while it is decoded"
+)
+
+
 def require(footprint: Footprint, limit: int, what: str, *, hint: str | None = None) -> None:
-    """Refuse a plan that does not fit; the usual hint is that of a fit.
+    """Refuse a plan that does not fit; the usual hint is that of a fit. If the decoder does not, the hint says so.
 
     Raises
     ------
@@ -88,6 +95,8 @@ def require(footprint: Footprint, limit: int, what: str, *, hint: str | None = N
     """
     if footprint.total > limit:
         enough = format_bytes(footprint.total * 1.05).replace(" ", "")
+        if footprint.total - footprint.decoder <= limit:
+            hint = f"--memory {enough}, or a tiled TIFF of the image: {_HELD}, here {format_bytes(footprint.decoder)}"
         raise MemoryLimitError(
             f"{what} needs {format_bytes(footprint.total)} of memory, the limit is {format_bytes(limit)}",
             hint=hint or f"--memory {enough}, fewer Gaussians (a higher --ratio), or fewer --workers",

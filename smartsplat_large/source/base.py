@@ -39,6 +39,8 @@ class ImageMeta:
     """Stored chunk ``(height, width)``, or None where rows are contiguous."""
     cheap_windows: bool
     """Whether a window costs about its own pixels: False for a source that must be decoded from its start."""
+    held_bytes: int = 0
+    """What the decoder holds while rows are read, at its peak, beside some rows: all of an image that it cannot stream."""
     remark: str | None = None
     """What a user should know of how the image is read, in one line: that it is one page of several."""
     icc_profile: bytes | None = None

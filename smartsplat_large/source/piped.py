@@ -107,8 +107,8 @@ class PipedSource(Closing):
     def __init__(
         self, meta: ImageMeta, stream: PipeStream, strips: Callable[[int], Iterator[tuple[Window, Pixels]]]
     ) -> None:
-        self.meta, self._stream, self._strips = meta, stream, strips
-        self._begun = False
+        self.meta, self._stream = meta, stream
+        self._strips: Callable[[int], Iterator[tuple[Window, Pixels]]] | None = strips
 
     def close(self) -> None:
         self._stream.close()
@@ -120,10 +120,11 @@ class PipedSource(Closing):
 
     def bands(self, height: int) -> Iterator[tuple[Window, Pixels]]:
         """The whole picture, as it comes, as full-width strips of ``height`` rows from the top."""
-        if self._begun:
+        # Not kept: what the decoder holds is to go with the last strip, not when the source is closed.
+        strips, self._strips = self._strips, None
+        if strips is None:
             raise self._passing()
-        self._begun = True
-        return self._strips(height)
+        return strips(height)
 
     def _passing(self) -> SourceError:
         return SourceError(f"{self.meta.name}: can be read once only, from its top", hint="ingest it first")

@@ -141,7 +141,7 @@ def working_copy(
 
 
 def copying_bytes(meta: ImageMeta, levels: int, workers: int) -> int:
-    """Working memory of :func:`working_copy` at its peak, where it goes to disk; 0 where none is made."""
+    """Working memory of :func:`working_copy` at its peak, beside the decoder's, where it goes to disk; 0 where none is made."""
     if meta.cheap_windows and len(meta.levels) >= levels:
         return 0
     pixel, size = meta.channels * meta.dtype.itemsize, meta.size

@@ -1,14 +1,16 @@
 """PNG, JPEG and WebP through libvips, decoded from the top as far as wanted, not held whole where the format allows.
 
 An image is shown upright, as its EXIF orientation says. Baseline JPEG and plain PNG stream in a few dozen rows. What
-cannot stream is held by the decoder: an interlaced PNG and a WebP as pixels, a progressive JPEG as coefficients (two
-bytes a sample); an image that must be turned is unpacked by libvips, above 100 MB into a temporary file. Through a pipe, or
-from an address, it is the same, but that a WebP is held compressed, too.
+cannot stream is held by the decoder (``ImageMeta.held_bytes``): an interlaced PNG and a WebP as pixels, a progressive JPEG as
+coefficients (two bytes a sample). A WebP, and an image that must be turned unless it is held as pixels already, is unpacked by
+libvips, above 100 MiB into a temporary file. Through a pipe, or from an address, it is the same, but that a WebP, and a PNG
+that cannot stream, are held compressed, too.
 """
 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,6 +22,7 @@ import numpy as np
 from smartsplat_large.array_types import Pixels
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
+from smartsplat_large.memory import GiB, MiB, doubt_of_room, format_bytes
 from smartsplat_large.native_threads import pyvips
 from smartsplat_large.places import Place
 from smartsplat_large.source.base import Closing, ImageMeta, band_windows, require_supported, require_window
@@ -31,6 +34,8 @@ _SPACES = ("b-w", "grey16", "srgb", "rgb", "rgb16")
 _FETCH_ROWS = 256
 _REQUEST_BYTES = 4 << 20
 """Fetched at a time of a file at an address."""
+_MOST_UNPACKED_BYTES = 100 * MiB
+"""Of an image that libvips unpacks in memory; a larger one goes to a temporary file, all of which comes to be mapped."""
 
 
 class StreamedSource(Closing):
@@ -39,7 +44,7 @@ class StreamedSource(Closing):
     def __init__(self, kind: str, path: Place, name: str) -> None:
         self._kind, self._path, self._name = kind, path, name
         with self._image() as image:
-            self.meta = _meta(image, kind, name)
+            self.meta = _meta(image, kind, name, path.stat().st_size if isinstance(path, Path) else None)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (StreamedSource, (self._kind, self._path, self._name))
@@ -74,7 +79,7 @@ def piped_image(kind: str, stream: PipeStream, name: str) -> PipedSource:
     feed = _Feed(stream)
     with feed.failures():
         image = feed.image(kind, name)
-    meta = _meta(image, kind, name)
+    meta = _meta(image, kind, name, None)
     return PipedSource(meta, stream, partial(_fed_strips, feed, image, meta))
 
 
@@ -86,10 +91,10 @@ class _Feed:
     """What libvips reads a stream through."""
 
     def __init__(self, stream: _Stream) -> None:
-        self._stream = stream
-        self._failure: BaseException | None = None
+        self._failures: list[BaseException] = []
         self.source = pyvips().SourceCustom()
-        self.source.on_read(self._read)
+        # Not a method: in a cycle, what is held of the stream would wait for the garbage collector.
+        self.source.on_read(partial(_read, stream, self._failures))
 
     def image(self, kind: str, name: str) -> Any:
         """The image that comes, upright, to be decoded inside :meth:`failures`."""
@@ -101,15 +106,16 @@ class _Feed:
         try:
             yield
         finally:
-            if self._failure is not None:
-                raise self._failure
+            if self._failures:
+                raise self._failures[0]
 
-    def _read(self, count: int) -> bytes:
-        try:
-            return self._stream.read1(count)
-        except BaseException as error:
-            self._failure = error
-            return b""
+
+def _read(stream: _Stream, failures: list[BaseException], count: int) -> bytes:
+    try:
+        return stream.read1(count)
+    except BaseException as error:
+        failures.append(error)
+        return b""
 
 
 def _fed_strips(feed: _Feed, image: Any, meta: ImageMeta, height: int) -> Iterator[tuple[Window, Pixels]]:
@@ -141,21 +147,59 @@ def _upright(load: Callable[..., Any], name: str) -> Any:
     return image
 
 
-def _meta(image: Any, kind: str, name: str) -> ImageMeta:
+def _meta(image: Any, kind: str, name: str, file_bytes: int | None) -> ImageMeta:
+    """Of a stream, ``file_bytes`` is None."""
     space = str(image.interpretation)
     if space not in _SPACES:
         raise SourceError(f"{name}: colours in {space} are not supported", hint="convert it to sRGB first")
+    dtype = require_supported(name, _DTYPES.get(str(image.format), np.float32), image.bands)
+    raw_bytes = image.width * image.height * image.bands * dtype.itemsize
     return ImageMeta(
         name=name,
         format=kind,
         levels=(Size(image.width, image.height),),
-        dtype=require_supported(name, _DTYPES.get(str(image.format), np.float32), image.bands),
+        dtype=dtype,
         channels=image.bands,
         tile=None,
         cheap_windows=False,
+        held_bytes=_held_bytes(image, kind, raw_bytes, file_bytes),
+        remark=_remark(raw_bytes) if _is_unpacked(image, kind) else None,
         icc_profile=_field(image, "icc-profile-data"),
         pixels_per_cm=_resolution(image),
     )
+
+
+def _held_bytes(image: Any, kind: str, raw_bytes: int, file_bytes: int | None) -> int:
+    """As libvips was seen to hold them; what it holds of a stream, compressed, is taken to be no more than its pixels."""
+    pixels: int = image.width * image.height
+    unpacked = _is_unpacked(image, kind)
+    if kind == "webp":
+        # Two frames of four channels, whatever there are.
+        return 8 * pixels + (raw_bytes if file_bytes is None else file_bytes)
+    if kind == "png":
+        return raw_bytes * (2 if file_bytes is None else 1) if unpacked or _field(image, "interlaced") else 0
+    # Of all ways to store fewer colours it says 4:2:0: they take half the samples, or two thirds.
+    samples = min(2, image.bands) if _field(image, "jpeg-chroma-subsample") == "4:2:0" else image.bands
+    coefficients = 2 * samples * pixels if _field(image, "jpeg-multiscan") else 0
+    if not unpacked:
+        return coefficients
+    # A file is mapped when they are gone.
+    return max(coefficients, raw_bytes) if raw_bytes > _MOST_UNPACKED_BYTES else coefficients + raw_bytes
+
+
+def _is_unpacked(image: Any, kind: str) -> bool:
+    """Whether libvips unpacks it before the first row is had: a WebP, or an image to be turned that is not held already."""
+    turned = not _field(image, "vips-sequential")
+    return kind == "webp" or (turned and not (kind == "png" and _field(image, "interlaced")))
+
+
+def _remark(raw_bytes: int) -> str | None:
+    """That there is a temporary file, of a GiB or more, or which may not fit."""
+    folder = tempfile.gettempdir()
+    doubt = doubt_of_room(folder, raw_bytes)
+    if raw_bytes <= _MOST_UNPACKED_BYTES or (raw_bytes < GiB and not doubt):
+        return None
+    return f"while it is read, a temporary file takes {format_bytes(raw_bytes)} in {folder}{doubt}"
 
 
 def _unreadable(name: str, error: Exception) -> SourceError:

@@ -147,6 +147,7 @@ def _meta(layout: Layout, name: str, *, remote: bool) -> ImageMeta:
     sizes = stored_levels([upright_size(level.size, layout.orientation) for level in layout.levels])
     first = layout.levels[0]
     tile = first.segment[::-1] if layout.orientation > 4 else first.segment
+    cheap = not layout.one_segment and windows_are_cheap(sizes[0], tile)
     return ImageMeta(
         name=name,
         format="tiff",
@@ -154,13 +155,23 @@ def _meta(layout: Layout, name: str, *, remote: bool) -> ImageMeta:
         dtype=layout.dtype,
         channels=layout.channels,
         tile=None if layout.raw_rows else tile,
-        cheap_windows=rows_are_cheap(sizes[0], remote=remote)
-        if layout.raw_rows
-        else not layout.one_segment and windows_are_cheap(sizes[0], tile),
+        cheap_windows=rows_are_cheap(sizes[0], remote=remote) if layout.raw_rows else cheap,
+        held_bytes=0 if layout.raw_rows or cheap else _held_bytes(layout),
         remark=layout.remark,
         icc_profile=layout.icc_profile,
         pixels_per_cm=layout.pixels_per_cm,
     )
+
+
+def _held_bytes(layout: Layout) -> int:
+    """Of segments that are larger than the cache: the last one, and the next while it is decoded."""
+    first = layout.levels[0]
+    segment = min(first.segment[0], first.size.height) * min(first.segment[1], first.size.width)
+    segment_bytes = segment * first.samples * layout.stored_dtype.itemsize
+    if segment_bytes <= _CACHE_BYTES:
+        return 0
+    counts = [count for plane in first.planes for count in plane.counts]
+    return min(2, len(counts)) * segment_bytes + max(counts)
 
 
 class _SegmentCache:

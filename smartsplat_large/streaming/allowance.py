@@ -86,7 +86,9 @@ def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) 
     program, gaussians = program_on(config.device), plan.footprint.gaussians
     return {
         # A state that is resumed is read before.
-        f"copying {meta.size} pixels": Footprint(program=program, gaussians=gaussians, working=copying),
+        f"copying {meta.size} pixels": Footprint(
+            program=program, gaussians=gaussians, working=copying, decoder=meta.held_bytes
+        ),
         f"sampling {plan.gaussians} Gaussians": _sampling(meta, config, plan, threads),
         f"fitting {plan.gaussians} Gaussians to {meta.size} pixels": plan.footprint,
         # What held the Gaussians is not given back to the system at once.
