@@ -1,7 +1,7 @@
 """Time and memory of whole fits as pictures grow, and the peak that their plans projected.
 
     python pipelines/scaling.py [PICTURE...] [--megapixels 1 4 16 64] [--preset fast] [--steps N] [--ratio 50]
-                                [--memory 4GiB] [--workers 2] [--json FILE]
+                                [--memory 4GiB] [--workers 2] [--no-dashboard] [--json FILE]
 
 Runs in the environment that pipelines/check.py sets up. Without pictures, it fits the bundled photograph laid out mirrored, so
 many megapixels of it. Each fit is a process of its own. Without ``--memory`` it is held to the very memory that its plan asks
@@ -62,11 +62,12 @@ def main() -> None:
     arguments.add_argument("--ratio", type=float, default=50.0)
     arguments.add_argument("--memory", type=parse_bytes, help="of each fit; by default the least it can do with")
     arguments.add_argument("--workers", type=int, default=2)
+    arguments.add_argument("--no-dashboard", action="store_true", help="threads alone, without a local dask cluster")
     arguments.add_argument("--measure", type=int, metavar="BYTES", help=argparse.SUPPRESS)
     given = arguments.parse_args()
     config = configured(given.preset).replace(ratio=given.ratio)
     if given.measure:
-        measure(given.pictures[0], given.measure, config, given.workers)
+        measure(given.pictures[0], given.measure, config, given.workers, dashboard=not given.no_dashboard)
         return
     rows = [row(picture, config, given) for picture in pictures(given.pictures, given.megapixels)]
     publish(report(rows), given.json, rows, preset=given.preset, ratio=given.ratio, memory=given.memory)
@@ -94,7 +95,7 @@ def row(picture: Path, config: FitConfig, given: argparse.Namespace) -> Row:
     note(f"{picture.name}: fit within {allowed / MiB:.0f} MiB")
     again = [
         sys.executable, __file__, str(picture), "--preset", given.preset, "--ratio", str(given.ratio),
-        "--workers", str(given.workers), "--measure", str(allowed),
+        "--workers", str(given.workers), "--measure", str(allowed), *["--no-dashboard"] * given.no_dashboard,
     ]  # fmt: skip
     done = json.loads(subprocess.run(again, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return Row(picture.name, meta.size.pixels / 1e6, projected_bytes=projected, allowed_bytes=allowed, **done)
@@ -108,11 +109,11 @@ def project(meta: ImageMeta, config: FitConfig, workers: int) -> int:
     return max(each.total for each in footprints(meta, config, plan, workers).values())
 
 
-def measure(picture: Path, memory_bytes: int, config: FitConfig, workers: int) -> None:
+def measure(picture: Path, memory_bytes: int, config: FitConfig, workers: int, *, dashboard: bool) -> None:
     """Fit within ``memory_bytes`` and print what it took as JSON."""
     with tempfile.TemporaryDirectory(prefix="smartsplat-") as folder:
         output = Path(folder) / "picture.ssplat"
-        done = api.fit(picture, output, config=config, memory_bytes=memory_bytes, workers=workers, dashboard=True)
+        done = api.fit(picture, output, config=config, memory_bytes=memory_bytes, workers=workers, dashboard=dashboard)
     used = resource.getrusage(resource.RUSAGE_SELF)
     facts = {
         "gaussians": done.gaussians, "bytes": done.bytes, "psnr": done.psnr, "measured_bytes": done.peak_rss_bytes,
