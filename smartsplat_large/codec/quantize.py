@@ -43,6 +43,9 @@ STEPS_PER_OCTAVE = 64
 UNIT_STEP = 0.01
 """Amplitude step, in mean spacings of the Gaussians, that is called fineness 1: noise of roughly 40 dB at any ratio."""
 
+ROWS = columns.ROWS // 4
+"""Gaussians that are made symbols, or symbols that are made Gaussians, at a time: either takes up to 300 bytes of each."""
+
 MAX_STEP_INDEX = 40 * STEPS_PER_OCTAVE
 """With this step, and below, every colour that symbols can say is a finite float32."""
 MAX_AMPLITUDE = 1 << 28

@@ -25,6 +25,7 @@ from smartsplat_large.codec.models import fit_models
 from smartsplat_large.codec.payload import code_block, coded_order
 from smartsplat_large.codec.quantize import (
     MAX_OCTAVE,
+    ROWS,
     FloatColumn,
     IntColumn,
     Symbols,
@@ -166,7 +167,7 @@ def quantized(
     layout = layout or plan_layout(size, len(gaussians))
     step = amplitude_step(step_index)
     table = SymbolTable.empty(len(gaussians), gaussians.channels)
-    for rows in columns.chunks(len(gaussians)):
+    for rows in columns.chunks(len(gaussians), ROWS):
         table.put(rows, quantize(gaussians.part(rows), step, layout.leaf))
     return table, layout
 
@@ -249,7 +250,7 @@ def _assign(symbols: SymbolTable, kept: Index, layout: Layout) -> tuple[IntColum
     By place and reach as decoded: a window must not miss what rounding let grow.
     """
     number, wide = columns.empty(len(kept), np.int64), []
-    for rows in columns.chunks(len(kept)):
+    for rows in columns.chunks(len(kept), ROWS):
         part = symbols.take(kept[rows])
         _, xy, scale, rotation = decoded_geometry(part, layout.leaf)
         block = layout.assign(xy, half_extent(scale, rotation).max(axis=1))

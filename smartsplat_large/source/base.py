@@ -46,6 +46,8 @@ class ImageMeta:
     icc_profile: bytes | None = None
     pixels_per_cm: tuple[float, float] | None = None
     """Resolution (x, y)."""
+    kept_bytes: int = 0
+    """What the source keeps, at most, of what it has decoded."""
 
     @property
     def size(self) -> Size:

@@ -160,6 +160,7 @@ def _meta(layout: Layout, name: str, *, remote: bool) -> ImageMeta:
         remark=layout.remark,
         icc_profile=layout.icc_profile,
         pixels_per_cm=layout.pixels_per_cm,
+        kept_bytes=0 if layout.raw_rows else min(_CACHE_BYTES, layout.decoded_bytes),
     )
 
 

@@ -92,6 +92,16 @@ class Layout:
     icc_profile: bytes | None
     pixels_per_cm: tuple[float, float] | None
 
+    @property
+    def decoded_bytes(self) -> int:
+        """Of all segments, those at the edges whole."""
+        pixels = (
+            len(plane.offsets) * math.prod(level.segment) * level.samples
+            for level in self.levels
+            for plane in level.planes
+        )
+        return sum(pixels) * self.stored_dtype.itemsize
+
 
 @functools.cache
 def tifffile_module() -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from smartsplat_large.config import FitConfig
 from smartsplat_large.memory import Footprint, program_on, require
@@ -12,7 +12,7 @@ from smartsplat_large.sampling.footprint import column_bytes, footprint
 from smartsplat_large.source import ImageMeta, copying_bytes
 from smartsplat_large.streaming.budget import gaussian_budget
 from smartsplat_large.streaming.evaluate import scoring_bytes
-from smartsplat_large.streaming.plan import FitPlan, in_use, plan_fit
+from smartsplat_large.streaming.plan import FitPlan, in_use, phases, plan_fit
 from smartsplat_large.streaming.quality import most_that_fit
 
 
@@ -60,7 +60,7 @@ def allow(meta: ImageMeta, config: FitConfig, memory_bytes: int, threads: int, *
     columns, spare = parted(left, plan.column_bytes) if with_files else (None, left // 2)
     # Fewer Gaussians, as a PSNR may turn out to take, begin on coarser levels.
     coarsest = plan.coarsest if config.psnr is None else planned(1).coarsest
-    task = max(plan.task_bytes, *passing(meta, plan, 1))
+    task = max(plan.task_bytes, *passing(meta, plan, 1)) + source_bytes(meta, plan.coarsest)
     return Allowance(count, limit, plan, columns, spare, coarsest + 1, threads, task, planned)
 
 
@@ -80,19 +80,26 @@ def passing(meta: ImageMeta, plan: FitPlan, threads: int) -> tuple[int, int]:
     return copying_bytes(meta, plan.coarsest + 1, threads), threads * scored
 
 
+def source_bytes(meta: ImageMeta, coarsest: int) -> int:
+    """What the image's file keeps of what it has decoded, where it is read itself: without a copy of so many levels."""
+    return 0 if copying_bytes(meta, coarsest + 1, 1) else meta.kept_bytes
+
+
 def footprints(meta: ImageMeta, config: FitConfig, plan: FitPlan, threads: int) -> dict[str, Footprint]:
     """Projected peaks of a fit, by what it does; all of them are to stay within its memory."""
     copying, judging = passing(meta, plan, threads)
     program, gaussians = program_on(config.device), plan.footprint.gaussians
+    kept = source_bytes(meta, plan.coarsest)
+    sampling = _sampling(meta, config, plan, threads)
     return {
         # A state that is resumed is read before.
         f"copying {meta.size} pixels": Footprint(
             program=program, gaussians=gaussians, working=copying, decoder=meta.held_bytes
         ),
-        f"sampling {plan.gaussians} Gaussians": _sampling(meta, config, plan, threads),
+        f"sampling {plan.gaussians} Gaussians": replace(sampling, working=sampling.working + kept),
         f"fitting {plan.gaussians} Gaussians to {meta.size} pixels": plan.footprint,
         # What held the Gaussians is not given back to the system at once.
-        f"verifying {meta.size} pixels": Footprint(program=program, gaussians=gaussians, working=judging),
+        f"verifying {meta.size} pixels": Footprint(program=program, gaussians=gaussians, working=judging + kept),
     }
 
 
@@ -115,7 +122,10 @@ def _planned(
         One of the :func:`footprints` is more than ``memory_bytes``.
     """
     about = (meta.size, meta.channels, meta.dtype.itemsize, count)
-    plan = plan_fit(*about, config, memory_bytes=memory_bytes, workers=threads, with_files=with_files)
+    kept = source_bytes(meta, max(phase.level for phase in phases(meta.size, count, config)))
+    plan = plan_fit(
+        *about, config, memory_bytes=memory_bytes, workers=threads, with_files=with_files, source_bytes=kept
+    )
     for what, each in footprints(meta, config, plan, threads).items():
         require(each, memory_bytes, what)
     return plan

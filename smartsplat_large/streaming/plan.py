@@ -91,9 +91,9 @@ class FitPlan:
 
 def plan_fit(
     size: Size, channels: int, itemsize: int, gaussians: int, config: FitConfig, *, memory_bytes: int, workers: int,
-    with_files: bool = True,
+    with_files: bool = True, source_bytes: int = 0,
 ) -> FitPlan:  # fmt: skip
-    """Choose the block side and the levels for a fit of ``gaussians`` Gaussians.
+    """Choose the block side and the levels for a fit of ``gaussians`` Gaussians, beside a source that keeps so many bytes.
 
     The block side follows from the image and the memory limit, so that results do not depend on the number of workers, nor
     on where the columns of the Gaussians lie: ``with_files``, in files as far as memory does not hold them.
@@ -114,10 +114,12 @@ def plan_fit(
     fits = (
         b
         for b in sides
-        if project(*about, b, _USUAL_WORKERS, visited=visited, device=config.device).total <= memory_bytes
+        if project(*about, b, _USUAL_WORKERS, visited=visited, device=config.device).total + source_bytes
+        <= memory_bytes
     )
     block = next(fits, sides[-1])
     footprint = project(*about, block, workers, visited=visited, device=config.device, with_files=with_files)
+    footprint = replace(footprint, working=footprint.working + source_bytes)
     memory.require(footprint, memory_bytes, f"fitting {gaussians} Gaussians to {size} pixels")
     return FitPlan(
         size=size, channels=channels, gaussians=gaussians, block=block, phases=steps, footprint=footprint,

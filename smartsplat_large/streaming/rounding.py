@@ -19,6 +19,7 @@ from smartsplat_large.codec.quantize import (
     ASPECT_STEP,
     MAX_OCTAVE,
     MEAN_STEP,
+    ROWS,
     FloatColumn,
     IntColumn,
     Symbols,
@@ -173,7 +174,7 @@ def _round_group(
 def _decoded(symbols: SymbolTable, step: float, leaf: int) -> Gaussians:
     """All Gaussians as they would be decoded now."""
     found = Gaussians.room(len(symbols), symbols.channels)
-    for rows in columns.chunks(len(symbols)):
+    for rows in columns.chunks(len(symbols), ROWS):
         found.put(rows, dequantize(symbols.take(rows), step, leaf))
     return found
 

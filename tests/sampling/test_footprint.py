@@ -3,7 +3,7 @@ import sys
 
 from smartsplat_large.config import SamplingConfig
 from smartsplat_large.lattice import Size
-from smartsplat_large.sampling.footprint import column_bytes, footprint
+from smartsplat_large.sampling.footprint import _TREE, column_bytes, footprint
 
 RUN = """
 import sys
@@ -29,3 +29,21 @@ def test_measured_peak_stays_within_the_projection() -> None:
     held = column_bytes(400_000, 3)
     projected = footprint(Size(2048, 2048), 3, 1, 400_000, SamplingConfig(), 2, held_bytes=held).total
     assert projected / 3 < int(run.stdout) <= projected
+
+
+TREE = """
+import numpy as np
+from smartsplat_large.reports import peak_rss_bytes
+from smartsplat_large.sampling.neighbors import Neighbors
+
+points = np.random.default_rng(0).random((1_000_000, 2))
+Neighbors(points[:1000], 3)
+before = peak_rss_bytes()
+Neighbors(points, 3)
+print(peak_rss_bytes() - before)
+"""
+
+
+def test_a_tree_takes_what_is_counted_for_each_point() -> None:
+    run = subprocess.run([sys.executable, "-c", TREE], capture_output=True, text=True, timeout=100, check=True)
+    assert _TREE / 2 < int(run.stdout) / 1_000_000 <= _TREE

@@ -8,8 +8,9 @@ import tifffile
 
 from smartsplat_large.errors import SourceError
 from smartsplat_large.lattice import Size, Window
-from smartsplat_large.source import downsample, ingest, open_source
+from smartsplat_large.source import downsample, ingest, open_source, tiff
 from smartsplat_large.source.ranged_file import RangedFile
+from smartsplat_large.source.tiff import TiffSource
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (90, 130, 3), np.uint8)
 
@@ -48,6 +49,25 @@ def test_a_tile_is_decoded_once_for_neighbouring_windows(tmp_path: Path, reads: 
         source.read(Window(0, 0, 10, 10))
         source.read(Window(10, 10, 10, 10))
     assert len(reads) == 1
+
+
+@pytest.mark.parametrize("compression", ["zlib", None])
+@pytest.mark.parametrize("tile", [(32, 32), None])
+@pytest.mark.parametrize("cache_bytes", [20_000, 1 << 20])
+def test_no_more_is_kept_than_is_said(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tile: tuple[int, int] | None,
+    compression: str | None,
+    cache_bytes: int,
+) -> None:
+    monkeypatch.setattr(tiff, "_CACHE_BYTES", cache_bytes)
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, tile=tile, rowsperstrip=16, compression=compression, photometric="rgb")
+    with open_source(tmp_path / "a.tif") as source:
+        assert isinstance(source, TiffSource)
+        source.read(source.meta.size.window)
+        kept = sum(pixels.nbytes for pixels in source._cache._held.values())
+        assert source.meta.kept_bytes / 2 <= kept <= source.meta.kept_bytes
 
 
 def test_no_tile_is_kept_once_all_are_copied(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
