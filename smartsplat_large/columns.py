@@ -43,7 +43,7 @@ _KEPT_FREE = 64
 """A file that was given back is kept until so many more have been asked for."""
 _LOOKED_BACK = 32
 """Of so many times that all was let go, the least that stayed is what is not of columns."""
-_FASTEST = 1 << 32
+_FASTEST = 1 << 33
 """Bytes a second that may become resident."""
 _STATM = Path("/proc/self/statm")
 

@@ -89,7 +89,7 @@ def test_what_is_given_back_is_used_again(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not columns._STATM.exists(), reason="only Linux tells how much is resident")
 def test_little_of_them_is_resident(tmp_path: Path) -> None:
-    """Columns of 768 MiB, of which 64 may be resident, and some for the thread to come late: it does not do so every time."""
+    """Columns of 768 MiB, of which 16 may be resident, and some for the thread to come late: it does not do so every time."""
     program = f"""
 import re
 from pathlib import Path
@@ -99,8 +99,8 @@ def of_memory(name):
     return int(re.search(rf"{{name}}:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) << 10
 
 kept, before, peaks = [], of_memory("VmRSS"), []
-with columns.mapped(Path({str(tmp_path)!r}), resident={64 * MiB}):
-    while len(peaks) < {TRIES} and min(peaks, default={1 << 40}) > {64 * MiB + columns.UNSEEN + LIBRARIES}:
+with columns.mapped(Path({str(tmp_path)!r})):
+    while len(peaks) < {TRIES} and min(peaks, default={1 << 40}) > {columns.RESIDENT + columns.UNSEEN + LIBRARIES}:
         Path("/proc/self/clear_refs").write_text("5")  # the peak is from now on
         kept = kept or [columns.zeros(1 << 24) for _ in range(6)]
         for column in kept:
@@ -111,7 +111,7 @@ with columns.mapped(Path({str(tmp_path)!r}), resident={64 * MiB}):
 print(*peaks)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert min(map(int, done.stdout.split())) <= 64 * MiB + columns.UNSEEN + LIBRARIES
+    assert min(map(int, done.stdout.split())) <= columns.RESIDENT + columns.UNSEEN + LIBRARIES
 
 
 def test_a_full_disk_is_told_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
