@@ -92,7 +92,7 @@ def test_columns_in_files_give_the_same_files(source, fitted, tmp_path, monkeypa
         return [plain.data, finish.encoded.data, trimmed.data, trimmed.kept.tobytes()]
 
     expected, parted = files(), columns.chunks
-    monkeypatch.setattr(columns, "chunks", lambda count, rows=128: parted(count, min(rows, 128)))
+    monkeypatch.setattr(columns, "chunks", lambda count, *_: parted(count, 128))
     monkeypatch.setattr(columns, "_WORTH_COUNTING", 1)
     with columns.mapped(tmp_path):
         assert files() == expected
