@@ -18,7 +18,7 @@ from smartsplat_large.errors import DiskFullError
 MiB = 1 << 20
 LIBRARIES = MiB
 """What a process takes beside its columns, while it goes through them: 0.4 MiB were measured."""
-TRIES = 6
+TRIES = 12
 
 
 def test_a_mapped_column_is_an_array_like_any_other(tmp_path: Path) -> None:
