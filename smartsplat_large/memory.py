@@ -110,9 +110,8 @@ _BETWEEN_RETURNS_S = 2.0
 def returned() -> Iterator[None]:
     """For the length of a ``with`` block, what is freed goes back to the system within two seconds.
 
-    glibc would keep it, in a heap for each thread: at a gigapixel these came to 200 MiB. To return every array at once, which
-    glibc can do as well, costs a third more time, since it has to be found and cleared again for the next. Other libraries
-    of C are left alone.
+    glibc would keep it, in a heap for each thread. To return every array at once, which it can do as well, costs more time: it
+    has to be found and cleared again for the next. Other libraries of C are left alone.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is None:
